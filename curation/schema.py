@@ -1,0 +1,208 @@
+"""The tables of a store: one ``pyarrow.Schema`` each, with a version that changes when the meaning does.
+
+Every wall between two stages is one of these tables. ``decisions`` is the ledger: append-only, one row for every
+unit that a stage looked at, kept or dropped, with a reason from :class:`Reason`.
+"""
+
+import enum
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+
+class Reason(enum.StrEnum):
+    """Why a stage dropped a unit. The set is closed: a stage cannot invent one."""
+
+    # extract_links: the unit is an image URL, or a page file or record that could not be read
+    BROKEN_FILE = "broken_file"
+    BROKEN_RECORD = "broken_record"
+    DATA_URI = "data_uri"
+    MALFORMED_URL = "malformed_url"
+    BLOCKED_DOMAIN = "blocked_domain"
+    PAGE_OPTED_OUT = "page_opted_out"
+    # download: the unit is a URL
+    ROBOTS_DISALLOWED = "robots_disallowed"
+    ROBOTS_UNREACHABLE = "robots_unreachable"
+    PRIVATE_ADDRESS = "private_address"
+    HEADER_OPTED_OUT = "header_opted_out"
+    HTTP_ERROR = "http_error"
+    CONNECTION_FAILED = "connection_failed"
+    TIMED_OUT = "timed_out"
+    TOO_MANY_BYTES = "too_many_bytes"
+    INCOMPLETE_BODY = "incomplete_body"
+    TOO_MANY_REDIRECTS = "too_many_redirects"
+    # index: the unit is a fetched or imported file
+    EXACT_DUPLICATE = "exact_duplicate"
+    EMPTY_FILE = "empty_file"
+    # screen: from here on the unit is an image
+    NOT_AN_IMAGE = "not_an_image"
+    UNSUPPORTED_FORMAT = "unsupported_format"
+    TRUNCATED = "truncated"
+    TOO_MANY_PIXELS = "too_many_pixels"
+    TOO_SMALL = "too_small"
+    PCA_HASH_DUPLICATE = "pca_hash_duplicate"
+    # embed, dedup, retrieve, publish
+    EMBEDDING_FAILED = "embedding_failed"
+    NEAR_DUPLICATE = "near_duplicate"
+    EVALUATION_COPY = "evaluation_copy"
+    NOT_RETRIEVED = "not_retrieved"
+    OVER_CAP = "over_cap"
+    TAKEN_DOWN = "taken_down"
+    UNREADABLE = "unreadable"
+
+
+KEEP, DROP = "keep", "drop"
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table's name, Arrow schema, version, and the columns it is partitioned by."""
+
+    name: str
+    schema: pa.Schema
+    version: int = 1
+    partition_by: tuple[str, ...] = ()
+
+
+def _schema(**columns: pa.DataType) -> pa.Schema:
+    return pa.schema([pa.field(name, kind) for name, kind in columns.items()])
+
+
+LINKS = Table(
+    "links",  # one row for every (page, image URL) pair
+    _schema(
+        url=pa.string(),  # normalised
+        page_url=pa.string(),
+        alt=pa.string(),
+        domain=pa.string(),  # registrable domain of the image URL
+        crawl=pa.string(),  # name of the crawl, from the configuration
+        file=pa.string(),  # the page file, relative to its source
+        offset=pa.int64(),  # byte offset of the record in the file, or of the row in a URL list
+        crawled_at=pa.string(),  # ISO 8601 as the crawl states it; null where it does not
+        rights=pa.list_(pa.string()),  # signals observed on the page, e.g. "meta:noai", "header:noimageai"
+    ),
+)
+
+IMAGES = Table(
+    "images",  # every encoded image once
+    _schema(
+        image_id=pa.string(),  # hex of the first 128 bits of the SHA-256 of the encoded bytes
+        shard=pa.string(),  # "store:<path>" or "<name of a sources.images entry>:<path>"
+        offset_bytes=pa.int64(),  # of the encoded bytes within the shard
+        size_bytes=pa.int64(),
+    ),
+)
+
+SCREENED = Table(
+    "screened",  # what decoding showed, for the images that decode
+    _schema(
+        image_id=pa.string(),
+        format=pa.string(),  # as decoded: JPEG, PNG, ...
+        width=pa.int32(),
+        height=pa.int32(),
+        pca_hash=pa.string(),  # hex
+    ),
+)
+
+SIGHTINGS = Table(
+    "sightings",  # where the bytes of an image were met: many to one image
+    _schema(
+        image_id=pa.string(),
+        url=pa.string(),  # null for imported images
+        page_url=pa.string(),
+        domain=pa.string(),
+        crawl=pa.string(),
+        path=pa.string(),  # "<source name>:<relative path>" of an imported image
+        rights=pa.list_(pa.string()),
+    ),
+)
+
+ROBOTS = Table(
+    "robots",  # robots.txt of every host, fetched once
+    _schema(host=pa.string(), status=pa.string(), body=pa.string()),
+)
+
+FETCHES = Table(
+    "fetches",  # the outcome of every URL that was asked for
+    _schema(
+        url=pa.string(),
+        shard=pa.string(),  # as in images; null where nothing was written
+        offset_bytes=pa.int64(),
+        size_bytes=pa.int64(),
+        reason=pa.string(),  # null for a success
+        detail=pa.string(),
+        rights=pa.list_(pa.string()),  # signals in the response headers
+    ),
+)
+
+DECISIONS = Table(
+    "decisions",
+    _schema(
+        stage=pa.string(),
+        image_id=pa.string(),  # null before an image exists
+        url=pa.string(),  # the URL, or "file#offset" of a broken record; null where image_id is the subject
+        decision=pa.string(),  # keep | drop
+        reason=pa.string(),  # a Reason; null for keep
+        score=pa.float64(),
+        threshold=pa.float64(),
+        evidence=pa.string(),  # an image_id, a URL, a rule, a box
+        model=pa.string(),  # hash of the model that scored, where one did
+        run_id=pa.string(),
+    ),
+    partition_by=("stage",),
+)
+
+COLLECTIONS = Table(
+    "collections",  # the images of the named evaluation and query sets
+    _schema(collection=pa.string(), image_id=pa.string(), path=pa.string()),
+)
+
+EDGES = Table(
+    "edges",  # similar pairs; collection is "pool" within the pool, else the set that higher_id belongs to
+    _schema(collection=pa.string(), lower_id=pa.string(), higher_id=pa.string(), similarity=pa.float32()),
+)
+
+COMPONENTS = Table(
+    "components",  # every image with at least one edge within the pool
+    _schema(
+        image_id=pa.string(),
+        component=pa.string(),  # lowest image_id of the component
+        representative=pa.string(),
+        witness=pa.string(),  # the most similar neighbour; the representative where it is one
+        similarity=pa.float32(),  # to the witness
+    ),
+)
+
+CENTROIDS = Table("centroids", _schema(cluster=pa.int32(), vector=pa.binary()))  # float32, little endian
+
+CLUSTERS = Table(
+    "clusters",
+    _schema(collection=pa.string(), image_id=pa.string(), cluster=pa.int32(), similarity=pa.float32()),
+)
+
+RETRIEVALS = Table(
+    "retrievals",  # every candidate that a query set brought up, before selection
+    _schema(
+        collection=pa.string(),
+        query_id=pa.string(),  # null for cluster-based retrieval
+        image_id=pa.string(),
+        rank=pa.int32(),
+        similarity=pa.float32(),
+        source=pa.string(),  # sample | cluster | all
+    ),
+)
+
+SELECTION = Table(
+    "selection",
+    _schema(image_id=pa.string(), collection=pa.string(), source=pa.string(), rank=pa.int32(), cluster=pa.int32()),
+)
+
+TAKEDOWNS = Table("takedowns", _schema(image_id=pa.string(), url=pa.string(), requested_at=pa.string()))
+
+
+def embeddings(model: str) -> Table:
+    """The embeddings of one model: ``vector`` is little-endian float16, ``collection`` is "pool" or a set's name."""
+    return Table(
+        f"embeddings_{model}",
+        _schema(collection=pa.string(), image_id=pa.string(), vector=pa.binary(), model=pa.string()),
+    )

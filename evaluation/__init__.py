@@ -1,0 +1,1 @@
+"""Scores of frozen features: features once, then small evaluators over them."""

@@ -1,0 +1,1 @@
+"""The engine: one thin Spark script a stage; all Delta commits are made in ``tables.py``."""
