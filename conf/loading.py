@@ -40,7 +40,7 @@ def load(section: type[S], path: str | Path, overrides: Sequence[str] = ()) -> S
     """
     file = _find(Path(path))
     try:
-        tree = OmegaConf.load(file)
+        tree: Any = OmegaConf.load(file)
         for override in overrides:
             key, equals, _ = override.partition("=")
             if not equals or not key:

@@ -206,3 +206,28 @@ def embeddings(model: str) -> Table:
         f"embeddings_{model}",
         _schema(collection=pa.string(), image_id=pa.string(), vector=pa.binary(), model=pa.string()),
     )
+
+
+RUNS = Table(
+    "runs",  # one row for every finished run of a stage; the last of a stage is current. JSON columns are canonical
+    _schema(
+        sequence=pa.int64(),  # 0, 1, 2, ... in the order the runs finished
+        stage=pa.string(),
+        run_id=pa.string(),
+        recipe=pa.string(),  # JSON: the stage's recipe section
+        inputs=pa.string(),  # JSON: upstream stage -> run_id, source -> fingerprint
+        tables=pa.string(),  # JSON: written table -> Delta version
+        rows_in=pa.int64(),
+        kept=pa.int64(),
+        dropped=pa.string(),  # JSON: reason -> rows
+        metrics=pa.string(),  # JSON: whatever else the stage measured
+    ),
+)
+
+TABLES = {
+    table.name: table
+    for table in (
+        LINKS, IMAGES, SCREENED, SIGHTINGS, ROBOTS, FETCHES, DECISIONS, COLLECTIONS, EDGES, COMPONENTS,
+        CENTROIDS, CLUSTERS, RETRIEVALS, SELECTION, TAKEDOWNS, RUNS,
+    )
+}  # fmt: skip

@@ -1,0 +1,134 @@
+"""A store as a reader sees it: Delta tables without Spark or Java, image bytes, and which runs are current."""
+
+import json
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any
+
+import fsspec
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+
+from curation import schema
+
+
+@dataclass(frozen=True)
+class Run:
+    """One finished run of a stage, as the ``runs`` table keeps it."""
+
+    stage: str
+    run_id: str
+    recipe: dict[str, Any]
+    inputs: dict[str, str]
+    tables: dict[str, int]
+    rows_in: int
+    kept: int
+    dropped: dict[str, int]
+    metrics: dict[str, Any]
+
+
+class Store:
+    """Reads one store.
+
+    Args:
+        uri: a folder or an fsspec URI that holds ``tables/``, ``shards/`` and ``logs/``.
+    """
+
+    def __init__(self, uri: str) -> None:
+        self.uri = str(uri).rstrip("/")
+
+    def path(self, *parts: str) -> str:
+        """URI of something inside the store."""
+        return "/".join([self.uri, *parts])
+
+    def table_uri(self, name: str) -> str:
+        """URI of a Delta table."""
+        return self.path("tables", name)
+
+    def table(
+        self,
+        name: str,
+        columns: list[str] | None = None,
+        filter: pc.Expression | None = None,
+    ) -> pa.Table:
+        """Read a table's current version; an unwritten table of a known schema reads as empty.
+
+        Raises:
+            ValueError: the table neither exists nor has a schema in ``curation.schema``.
+        """
+        from deltalake import DeltaTable
+
+        if not DeltaTable.is_deltatable(self.table_uri(name)):
+            known = _empty(name)
+            if known is None:
+                raise ValueError(f"{self.uri}: no table {name!r}; run the stage that writes it first")
+            return known.select(columns) if columns else known
+        table = DeltaTable(self.table_uri(name))
+        files = table.file_uris()
+        arrow = pa.schema(table.schema().to_arrow())
+        if not files:
+            return pa.table({f.name: pa.array([], f.type) for f in arrow}).select(columns or arrow.names)
+        if not table.metadata().partition_columns:
+            dataset = ds.dataset(files, schema=arrow, format="parquet")
+        else:
+            dataset = table.to_pyarrow_dataset()
+        return dataset.to_table(columns=columns, filter=filter)
+
+    def runs(self) -> dict[str, Run]:
+        """The current run of every stage that has finished, by stage, in the order they finished."""
+        rows = self.table("runs").sort_by("sequence").to_pylist()
+        current: dict[str, Run] = {}
+        for row in rows:
+            current.pop(row["stage"], None)
+            current[row["stage"]] = Run(
+                stage=row["stage"],
+                run_id=row["run_id"],
+                recipe=json.loads(row["recipe"]),
+                inputs=json.loads(row["inputs"]),
+                tables=json.loads(row["tables"]),
+                rows_in=row["rows_in"],
+                kept=row["kept"],
+                dropped=json.loads(row["dropped"]),
+                metrics=json.loads(row["metrics"]),
+            )
+        return current
+
+    def decisions(self, stage: str | None = None) -> pa.Table:
+        """Ledger rows of the current runs: of one stage, or of all."""
+        current = {run.run_id for name, run in self.runs().items() if stage in (None, name)}
+        return self.table("decisions", filter=pc.field("run_id").isin(sorted(current)))
+
+    def sources(self) -> dict[str, str]:
+        """Where imported images lie: source name to folder, as the last run recorded it."""
+        with fsspec.open(self.path("sources.json"), "rt") as file:
+            return dict(json.load(file))
+
+    def shard_uri(self, shard: str) -> str:
+        """URI of a shard as ``images.shard`` names it ("store:<path>" or "<source>:<path>").
+
+        Raises:
+            ValueError: the name leaves its root, or its source is unknown to this store.
+        """
+        root, _, relative = shard.partition(":")
+        if ".." in PurePosixPath(relative).parts or relative.startswith("/"):
+            raise ValueError(f"shard {shard!r} points outside its root; the images table is damaged")
+        if root == "store":
+            return self.path(relative)
+        sources = self.sources()
+        if root not in sources:
+            raise ValueError(f"shard {shard!r}: unknown source {root!r}; add sources.images.{root}=PATH")
+        return f"{sources[root].rstrip('/')}/{relative}"
+
+    def read_image(self, shard: str, offset_bytes: int, size_bytes: int) -> bytes:
+        """The encoded bytes of one image: a single ranged read."""
+        with fsspec.open(self.shard_uri(shard), "rb") as file:
+            file.seek(offset_bytes)
+            return bytes(file.read(size_bytes))
+
+
+def _empty(name: str) -> pa.Table | None:
+    known = schema.TABLES.get(name)
+    if known is None and name.startswith("embeddings_"):
+        known = schema.embeddings(name.removeprefix("embeddings_"))
+    return None if known is None else known.schema.empty_table()
