@@ -80,6 +80,8 @@ LINKS = Table(
         offset=pa.int64(),  # byte offset of the record in the file, or of the row in a URL list
         crawled_at=pa.string(),  # ISO 8601 as the crawl states it; null where it does not
         rights=pa.list_(pa.string()),  # signals observed on the page, e.g. "meta:noai", "header:noimageai"
+        reason=pa.string(),  # why it is no link to ask for, or was not read; null for a good link
+        detail=pa.string(),
     ),
 )
 
@@ -94,13 +96,15 @@ IMAGES = Table(
 )
 
 SCREENED = Table(
-    "screened",  # what decoding showed, for the images that decode
+    "screened",  # what decoding showed of every image
     _schema(
         image_id=pa.string(),
         format=pa.string(),  # as decoded: JPEG, PNG, ...
         width=pa.int32(),
         height=pa.int32(),
         pca_hash=pa.string(),  # hex
+        reason=pa.string(),  # why it does not decode or is refused; null for a good image
+        detail=pa.string(),
     ),
 )
 
@@ -204,7 +208,13 @@ def embeddings(model: str) -> Table:
     """The embeddings of one model: ``vector`` is little-endian float16, ``collection`` is "pool" or a set's name."""
     return Table(
         f"embeddings_{model}",
-        _schema(collection=pa.string(), image_id=pa.string(), vector=pa.binary(), model=pa.string()),
+        _schema(
+            collection=pa.string(),
+            image_id=pa.string(),
+            vector=pa.binary(),  # null where the image could not be embedded
+            model=pa.string(),  # digest of the model
+            error=pa.string(),
+        ),
     )
 
 

@@ -1,0 +1,145 @@
+"""The curation recipe as a strict, frozen configuration: what is read, what is done, and how fast.
+
+``recipe`` keys may change results and are hashed into each run; ``runtime`` keys must not change them.
+"""
+
+from typing import Literal
+
+from pydantic import Field
+
+from conf import Section
+from curation.descriptors.base import EmbedderSpec
+from curation.fetch.shard import FetchOptions
+
+
+class Sources(Section):
+    """Where the inputs lie: paths or fsspec URIs."""
+
+    pages: list[str] = []  # WARC and HTML files: paths, folders or globs
+    urls: list[str] = []  # URL lists: Parquet, CSV, JSON lines, text
+    images: dict[str, str] = {}  # name -> folder of images or tars, indexed where they lie
+    collections: dict[str, str] = {}  # name -> folder of an evaluation or query set
+
+
+class ExtractLinks(Section):
+    """Which links are taken from pages."""
+
+    crawl: str  # name of the crawl, kept with every link
+    blocked_domains: list[str] = []  # a domain blocks its subdomains too
+    opt_out_signals: list[str] = ["noai", "noimageai"]  # a page that carries one is not used
+
+
+class Download(Section):
+    """What is asked of the web."""
+
+    urls_per_shard: int = Field(1000, gt=0)
+    honour_robots: bool = True
+    robots_fail_closed: bool = True  # a host whose robots.txt cannot be had is not asked
+    fetch: FetchOptions = FetchOptions()
+
+
+class Index(Section):
+    """Content-addressed indexing has nothing to choose."""
+
+
+class Screen(Section):
+    """Which images are fit for use."""
+
+    max_pixels: int = Field(100_000_000, gt=0)  # refused before decoding
+    min_side: int = Field(gt=0)
+    pca_hash_bits: int = Field(64, gt=0)
+    pca_hash_sample: int = Field(10_000, gt=0)
+
+
+class Embed(Section):
+    """The embedders, by the name their table carries (``embeddings_<name>``)."""
+
+    models: dict[str, EmbedderSpec]
+    batch_size: int = Field(64, gt=0)
+
+
+class Dedup(Section):
+    """Near-duplicate removal within the pool, then against evaluation sets (DINOv2 paper, section 3)."""
+
+    model: str
+    k: int = Field(64, gt=0)
+    threshold: float
+    against: list[str] = []  # collections whose copies must not be released
+    reference_threshold: float
+    reference_scope: Literal["component", "direct"] = "component"
+
+
+class Cluster(Section):
+    """Spherical k-means over the semantic embedding."""
+
+    model: str
+    num_clusters: int = Field(gt=0)
+    num_iterations: int = Field(20, gt=0)
+    sample: int = Field(1_000_000, gt=0)  # training points, taken in hash order
+    seed: int = 0
+
+
+class QuerySet(Section):
+    """How one query set draws images from the pool (paper, section 3: data retrieval)."""
+
+    method: Literal["sample", "cluster"]
+    k: int = Field(4, gt=0)  # sample: neighbours of each query image
+    min_queries: int = Field(3, ge=0)  # cluster: a cluster with more query images than this is drawn from
+    per_cluster: int = Field(10_000, gt=0)  # cluster: images drawn from each such cluster
+    cap: int = Field(1_000_000, gt=0)  # images a set may draw in all
+
+
+class Retrieve(Section):
+    """Selection of the release: by query sets, or everything where there are none."""
+
+    model: str
+    sets: dict[str, QuerySet] = {}  # collection -> how it draws
+    seed: int = 0
+
+
+class Publish(Section):
+    """The release's form."""
+
+    name: str
+    shard_bytes: int = Field(100_000_000, gt=0)
+    seed: int = 0
+
+
+class Recipe(Section):
+    """Everything that may change results, one section a stage."""
+
+    extract_links: ExtractLinks
+    download: Download
+    index: Index = Index()
+    screen: Screen
+    embed: Embed
+    dedup: Dedup
+    cluster: Cluster
+    retrieve: Retrieve
+    publish: Publish
+
+
+class Spark(Section):
+    """How Spark is started; ignored under ``spark-submit``, which brings its own."""
+
+    master: str = "local[*]"
+    driver_memory: str = "2g"
+    options: dict[str, str] = {}  # any other Spark property
+
+
+class Runtime(Section):
+    """How the work is done; no key here may change a result."""
+
+    partitions: int = Field(4, gt=0)
+    spark: Spark = Spark()
+    resolve: dict[str, str] = {}  # host or *.suffix -> loopback host:port that may be asked in its place
+
+
+class CurationConfig(Section):
+    """A whole curation recipe file."""
+
+    store: str
+    release: str
+    sources: Sources = Sources()
+    recipe: Recipe
+    runtime: Runtime = Runtime()

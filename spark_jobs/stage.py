@@ -1,0 +1,245 @@
+"""The frame every stage runs in: parse, configure, skip what is done, run, hold the laws, report.
+
+A stage script declares a :class:`Stage` whose ``run`` reads tables, calls ``curation`` and writes tables. The frame
+gives it a run id that is a hash of the stage, its recipe section, and the runs and sources it reads. A second call
+with the same id does nothing; a killed one starts again and ends in the same tables.
+"""
+
+import argparse
+import fcntl
+import hashlib
+import json
+import os
+import re
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from pyspark.errors import PySparkException
+from pyspark.sql import SparkSession
+
+from conf import Section, entry_point, load
+from curation.schema import Table
+from spark_jobs.config import CurationConfig
+from spark_jobs.events import EventLog
+from spark_jobs.progress import task_progress
+from spark_jobs.session import session
+from spark_jobs.sources import fingerprint
+from spark_jobs.tables import Outcome, RunKey, Tables, canonical
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a stage's ``run`` is given."""
+
+    spark: SparkSession
+    store: Tables
+    config: CurationConfig
+    run: RunKey
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of the pipeline.
+
+    Attributes:
+        name: also the name of its script, and of its recipe section.
+        version: raised when the code changes what the stage writes, so that old runs do not count as done.
+        after: the stage whose run it reads.
+        sources: keys of the ``sources`` section that it reads.
+        writes: every table it replaces.
+        run: does the work.
+        is_whole: whether what lies outside the tables (a release) is still there.
+    """
+
+    name: str
+    version: int
+    after: str | None
+    writes: Callable[[CurationConfig], tuple[Table, ...]]
+    run: Callable[[Context], Outcome]
+    sources: tuple[str, ...] = ()
+    is_whole: Callable[[CurationConfig, str], bool] = lambda config, run_id: True
+
+    def section(self, config: CurationConfig) -> Section:
+        """The stage's own part of the recipe."""
+        section: Section = getattr(config.recipe, self.name)
+        return section
+
+    def key(self, config: CurationConfig, upstream: str | None) -> RunKey:
+        """The run that this configuration asks for, after the run ``upstream`` of the stage before."""
+        inputs = {f"sources.{name}": fingerprint(name, getattr(config.sources, name)) for name in self.sources}
+        if self.after is not None:
+            inputs[self.after] = str(upstream)
+        recipe = self.section(config).model_dump(mode="json")
+        identity = canonical({"stage": self.name, "version": self.version, "recipe": recipe, "inputs": inputs})
+        return RunKey(self.name, hashlib.sha256(identity.encode()).hexdigest()[:16], recipe, inputs)
+
+    def why(self, store: Tables, config: CurationConfig, key: RunKey) -> str | None:
+        """Why the stage would run; None where it is done."""
+        last = store.runs().get(self.name)
+        if last is None:
+            return "it has not run"
+        if last.run_id != key.run_id:
+            changed = [name for name in key.recipe if last.recipe.get(name) != key.recipe[name]]
+            changed += [name for name in last.recipe if name not in key.recipe]
+            if changed:
+                return "its recipe changed: " + ", ".join(
+                    f"{name} {json.dumps(last.recipe.get(name))} -> {json.dumps(key.recipe.get(name))}"
+                    for name in changed
+                )
+            inputs = [name for name in key.inputs if last.inputs.get(name) != key.inputs[name]]
+            return f"its input changed: {', '.join(inputs)}" if inputs else "its code changed"
+        if not all(store.written_by(table, key.run_id) for table in self.writes(config)):
+            return "another run has replaced its tables"
+        if not self.is_whole(config, key.run_id):
+            return "what it wrote is gone"
+        return None
+
+
+@dataclass(frozen=True)
+class Report:
+    """A line for the terminal: what a finished stage counted."""
+
+    stage: str
+    rows_in: int
+    kept: int
+    dropped: dict[str, int]
+    seconds: float | None  # None: the stage had run before
+
+    HEADER = f"{'stage':<14}{'rows in':>10}{'kept':>10}{'dropped':>10}{'seconds':>9}  why dropped"
+
+    def __str__(self) -> str:
+        reasons = ", ".join(f"{reason} {n:,}" for reason, n in sorted(self.dropped.items(), key=lambda i: -i[1]))
+        took = "done" if self.seconds is None else f"{self.seconds:.1f}"
+        total = sum(self.dropped.values())
+        return f"{self.stage:<14}{self.rows_in:>10,}{self.kept:>10,}{total:>10,}{took:>9}  {reasons}".rstrip()
+
+
+def execute(stage: Stage, store: Tables, config: CurationConfig, spark: Callable[[], SparkSession]) -> Report:
+    """Run a stage unless it is done. ``spark`` is called only if there is work.
+
+    Raises:
+        ValueError: the stage before has not run, or an input cannot be used.
+        OSError: the disk is full or a file cannot be read or written.
+    """
+    runs = store.runs()
+    if stage.after is not None and stage.after not in runs:
+        raise ValueError(
+            f"{store.uri}: {stage.name} reads what {stage.after} writes, and {stage.after} has not run there; "
+            f"run spark-submit spark_jobs/{stage.after}.py with the same recipe, or python -m spark_jobs.run"
+        )
+    key = stage.key(config, runs[stage.after].run_id if stage.after else None)
+    log = EventLog(store.path("logs", "run.jsonl"))
+    reason = stage.why(store, config, key)
+    if reason is None:
+        done = runs[stage.name]
+        log.write("stage_skipped", stage=stage.name, run_id=key.run_id)
+        return Report(stage.name, done.rows_in, done.kept, done.dropped, None)
+    started = time.monotonic()
+    session = spark()
+    log.write("stage_started", stage=stage.name, run_id=key.run_id, why=reason)
+    try:
+        with task_progress(session.sparkContext, stage.name):
+            outcome = stage.run(Context(session, store, config, key))
+            store.append_decisions(outcome.decisions, key)
+    except PySparkException as error:
+        log.write("stage_failed", stage=stage.name, run_id=key.run_id, error=str(error))
+        raise _root_cause(stage.name, error) from error
+    store.finish(key, outcome.rows_in, outcome.metrics, stage.writes(config))
+    finished = store.runs()[stage.name]
+    seconds = time.monotonic() - started
+    log.write(
+        "stage_finished",
+        stage=stage.name,
+        run_id=key.run_id,
+        rows_in=finished.rows_in,
+        kept=finished.kept,
+        dropped=finished.dropped,
+        metrics=finished.metrics,
+        seconds=round(seconds, 3),
+    )
+    return Report(stage.name, finished.rows_in, finished.kept, finished.dropped, seconds)
+
+
+def _root_cause(stage: str, error: Exception) -> Exception:
+    """The exception of the Python worker behind a Spark failure, as one sentence; the original where there is none."""
+    text = str(error)
+    if "No space left on device" in text:
+        return OSError(f"{stage}: no space left on device; free some, and the same command continues")
+    found = re.findall(r"^\s*(?:[\w.]*\.)?(ValueError|ConfigError|OSError|[A-Z]\w*Error): (.+)$", text, re.MULTILINE)
+    kinds = {"ValueError": ValueError, "ConfigError": ValueError, "OSError": OSError}
+    kinds |= {"FileNotFoundError": OSError, "PermissionError": OSError}
+    for kind, message in reversed(found):
+        if kind in kinds:
+            return kinds[kind](f"{stage}: {message}")
+    return error
+
+
+@contextmanager
+def opened(config: CurationConfig) -> Iterator[tuple[Tables, Callable[[], SparkSession]]]:
+    """A store that only this process writes, and a session that starts at its first use.
+
+    Raises:
+        ValueError: another process is writing the store.
+    """
+    store = Tables(config.store)
+    local = "://" not in store.uri
+    logs = Path(store.uri if local else os.environ.get("TMPDIR", "/tmp")) / "logs"
+    logs.mkdir(parents=True, exist_ok=True)
+    lock = _lock(Path(store.uri) / "lock") if local else None
+    running: list[SparkSession] = []
+    manager = session(config.runtime, logs / "spark.log")
+
+    def spark() -> SparkSession:
+        if not running:
+            running.append(manager.__enter__())
+        return running[0]
+
+    try:
+        store.write_sources(config.sources.images | config.sources.collections)
+        yield store, spark
+    finally:
+        if running:
+            manager.__exit__(None, None, None)
+        if lock is not None:
+            lock.close()
+
+
+def _lock(path: Path) -> IO[str]:
+    """Hold ``path`` until it is closed or the process dies, however it dies."""
+    file = path.open("a+")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise ValueError(f"{path.parent}: another process is writing this store; wait for it or stop it") from None
+    return file
+
+
+def main(stage: Stage) -> None:
+    """The command line of one stage's script."""
+
+    def command() -> int:
+        parser = argparse.ArgumentParser(
+            prog=f"spark-submit spark_jobs/{stage.name}.py",
+            description=sys.modules["__main__"].__doc__,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            epilog=f"example: spark-submit spark_jobs/{stage.name}.py conf/curation/demo.yaml runtime.partitions=8",
+        )
+        parser.add_argument("recipe", help="a YAML file of conf/curation")
+        parser.add_argument("overrides", nargs="*", metavar="key=value", help="dotted keys of the recipe")
+        arguments = parser.parse_args()
+        config = load(CurationConfig, arguments.recipe, arguments.overrides)
+        with opened(config) as (store, spark):
+            report = execute(stage, store, config, spark)
+        print(Report.HEADER)
+        print(report)
+        if report.seconds is None:
+            print(f"{stage.name} has run with this recipe on these inputs; nothing to do")
+        return 0
+
+    entry_point(command)

@@ -1,0 +1,236 @@
+"""All Delta commits of a store.
+
+Executors write Parquet files under names that are unique to the attempt; the driver then makes them visible in one
+Delta commit that carries the run's lineage. A file that no commit names is never read, so a task or a driver that
+dies leaves nothing half-written behind.
+"""
+
+import json
+import uuid
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+from deltalake import CommitProperties, DeltaTable, Transaction
+from deltalake.transaction import AddAction
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+from pyspark.sql.pandas.types import from_arrow_schema
+
+from curation import schema
+from curation.schema import Table
+from curation.store import Store
+
+RUN_ID = "openlvd.run_id"
+_WRITTEN = pa.schema([("path", pa.string()), ("size", pa.int64()), ("rows", pa.int64())])
+
+
+@dataclass(frozen=True)
+class RunKey:
+    """What makes a run: its id is a hash of the rest, so the same work always has the same id."""
+
+    stage: str
+    run_id: str
+    recipe: dict[str, Any]
+    inputs: dict[str, str]
+
+    def lineage(self, table: Table) -> dict[str, Any]:
+        """What every commit of this run carries."""
+        return {
+            RUN_ID: self.run_id,
+            "openlvd.stage": self.stage,
+            "openlvd.recipe": canonical(self.recipe),
+            "openlvd.inputs": canonical(self.inputs),
+            "openlvd.schema_version": str(table.version),
+        }
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a stage hands back: its ledger rows, and how many units it was given (counted apart from the ledger)."""
+
+    rows_in: int
+    decisions: DataFrame
+    metrics: dict[str, Any] = field(default_factory=dict)
+
+
+def canonical(value: Any) -> str:
+    """JSON with one spelling: sorted keys, no blanks."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"))
+
+
+class Tables(Store):
+    """A store that can be written: the only place that commits to Delta."""
+
+    def frame(self, spark: SparkSession, table: Table) -> DataFrame:
+        """A table's current version as a Spark frame (Parquet files named by the Delta log)."""
+        return self._frame(spark, table, self._delta(table))
+
+    def kept(self, spark: SparkSession, stage: str) -> DataFrame:
+        """The ledger rows (image_id, url) that the current run of ``stage`` kept."""
+        ledger = self.frame(spark, schema.DECISIONS)
+        run_id = self.runs()[stage].run_id
+        rows = ledger.where((F.col("run_id") == run_id) & (F.col("decision") == schema.KEEP))
+        return rows.select("image_id", "url")
+
+    def write(self, table: Table, rows: DataFrame | pa.Table, run: RunKey) -> None:
+        """Replace a table's content by ``rows`` in one commit; does nothing where this run has done so already."""
+        delta = self._create(table)
+        if not self.written_by(table, run.run_id):
+            self._commit(delta, table, self._put(table, rows, {}), run, mode="overwrite")
+
+    def append_decisions(self, decisions: DataFrame, run: RunKey) -> None:
+        """Append one run's rows to the ledger in one commit; a run that is in the ledger already is not added twice."""
+        table = schema.DECISIONS
+        delta = self._create(table)
+        if delta.transaction_version(run.run_id) is None:
+            rows = decisions.withColumns({"stage": F.lit(run.stage), "run_id": F.lit(run.run_id)})
+            self._commit(delta, table, self._put(table, rows, {"stage": run.stage}), run, mode="append")
+
+    def finish(self, run: RunKey, rows_in: int, metrics: dict[str, Any], tables: Iterable[Table]) -> None:
+        """Count the run's ledger rows, hold the law of conservation, and record the run as finished.
+
+        Raises:
+            AssertionError: rows in differ from kept plus dropped; the run stays unfinished.
+        """
+        kept, dropped = self._count(run)
+        total = kept + sum(dropped.values())
+        assert rows_in == total, f"{run.stage}: {rows_in} rows in, but {kept} kept + {dropped} dropped = {total}"
+        row = {
+            "sequence": self.table("runs").num_rows,
+            "stage": run.stage,
+            "run_id": run.run_id,
+            "recipe": canonical(run.recipe),
+            "inputs": canonical(run.inputs),
+            "tables": canonical({t.name: self._delta(t).version() for t in (*tables, schema.DECISIONS)}),
+            "rows_in": rows_in,
+            "kept": kept,
+            "dropped": canonical(dropped),
+            "metrics": canonical(metrics),
+        }
+        delta = self._create(schema.RUNS)
+        parts = self._put(schema.RUNS, pa.Table.from_pylist([row], schema.RUNS.schema), {})
+        self._commit(delta, schema.RUNS, parts, run, mode="append")
+
+    def write_sources(self, sources: dict[str, str]) -> None:
+        """Record where imported images lie, for readers of the store (whole or not at all)."""
+        filesystem, path = fsspec.core.url_to_fs(self.path("sources.json"))
+        absolute = {name: _absolute(root) for name, root in sorted(sources.items())}
+        known = self.sources() if filesystem.exists(path) else {}
+        if known | absolute != known:
+            filesystem.makedirs(path.rpartition("/")[0], exist_ok=True)
+            with filesystem.open(f"{path}.new", "wb") as file:
+                file.write(json.dumps(known | absolute, indent=1).encode())
+            filesystem.mv(f"{path}.new", path)
+
+    def written_by(self, table: Table, run_id: str) -> bool:
+        """Whether the table's newest commit is this run's."""
+        uri = self.table_uri(table.name)
+        if not DeltaTable.is_deltatable(uri):
+            return False
+        return DeltaTable(uri).history(1)[0].get(RUN_ID) == run_id
+
+    def _count(self, run: RunKey) -> tuple[int, dict[str, int]]:
+        mine = (pa.compute.field("stage") == run.stage) & (pa.compute.field("run_id") == run.run_id)
+        rows = self.table("decisions", columns=["decision", "reason"], filter=mine)
+        counts = {
+            (row["decision"], row["reason"]): row["count"]
+            for row in rows.append_column("one", pa.array([1] * rows.num_rows))
+            .group_by(["decision", "reason"])
+            .aggregate([("one", "sum")])
+            .rename_columns(["decision", "reason", "count"])
+            .to_pylist()
+        }
+        kept = counts.pop((schema.KEEP, None), 0)
+        return kept, {schema.Reason(reason).value: n for (_, reason), n in sorted(counts.items())}
+
+    def _delta(self, table: Table) -> DeltaTable | None:
+        uri = self.table_uri(table.name)
+        return DeltaTable(uri) if DeltaTable.is_deltatable(uri) else None
+
+    def _create(self, table: Table) -> DeltaTable:
+        uri = self.table_uri(table.name)
+        delta = DeltaTable.create(uri, table.schema, mode="ignore", partition_by=list(table.partition_by))
+        found = pa.schema(delta.schema().to_arrow()).names
+        if found != table.schema.names:
+            raise ValueError(
+                f"{uri}: its columns are {found}, but version {table.version} of this table has {table.schema.names}; "
+                "it was written by another release of openlvd: use that one, or a new store"
+            )
+        return delta
+
+    def _frame(self, spark: SparkSession, table: Table, delta: DeltaTable | None) -> DataFrame:
+        kinds = from_arrow_schema(table.schema)
+        files = delta.file_uris() if delta is not None else []
+        if not files:
+            return spark.createDataFrame([], kinds)
+        reader = spark.read.schema(kinds)
+        if table.partition_by:
+            reader = reader.option("basePath", self.table_uri(table.name))
+        return reader.parquet(*files)
+
+    def _put(self, table: Table, rows: DataFrame | pa.Table, partition: dict[str, str]) -> list[dict[str, Any]]:
+        """Write Parquet files below the table and say what was written."""
+        columns = pa.schema([f for f in table.schema if f.name not in partition])
+        prefix = "".join(f"{key}={value}/" for key, value in partition.items())
+        put = partial(_put_batches, folder=self.table_uri(table.name), prefix=prefix, columns=columns)
+        if isinstance(rows, pa.Table):
+            written = list(put(rows.select(columns.names).to_batches()))
+            return [row for batch in written for row in batch.to_pylist()]
+        frame = rows.select(*columns.names)
+        return [row.asDict() for row in frame.mapInArrow(put, from_arrow_schema(_WRITTEN)).collect()]
+
+    def _commit(self, delta: DeltaTable, table: Table, parts: list[dict[str, Any]], run: RunKey, mode: str) -> None:
+        actions = [
+            AddAction(
+                path=part["path"],
+                size=part["size"],
+                partition_values=dict.fromkeys(table.partition_by, run.stage),
+                modification_time=0,
+                data_change=True,
+                stats=canonical({"numRecords": part["rows"]}),
+            )
+            for part in parts
+        ]
+        delta.create_write_transaction(
+            actions,
+            mode,
+            delta.schema(),
+            partition_by=list(table.partition_by) or None,
+            commit_properties=CommitProperties(
+                custom_metadata=run.lineage(table), app_transactions=[Transaction(run.run_id, 1)]
+            ),
+        )
+
+
+def _absolute(root: str) -> str:
+    filesystem, path = fsspec.core.url_to_fs(root)
+    return str(filesystem.unstrip_protocol(path))
+
+
+def _put_batches(
+    batches: Iterable[pa.RecordBatch], folder: str, prefix: str, columns: pa.Schema
+) -> Iterator[pa.RecordBatch]:
+    """Write batches into one Parquet file of a name nobody else uses; no rows, no file."""
+    path = f"{prefix}part-{uuid.uuid4().hex}.parquet"
+    filesystem, root = fsspec.core.url_to_fs(folder)
+    filesystem.makedirs(f"{root}/{prefix}".rstrip("/"), exist_ok=True)
+    rows = 0
+    writer = sink = None
+    for batch in batches:
+        if batch.num_rows == 0:
+            continue
+        if writer is None:
+            sink = filesystem.open(f"{root}/{path}", "wb")
+            writer = pq.ParquetWriter(sink, columns, compression="zstd")
+        writer.write_table(pa.Table.from_batches([batch]).cast(columns))
+        rows += batch.num_rows
+    if writer is not None and sink is not None:
+        writer.close()
+        sink.close()
+        size = filesystem.size(f"{root}/{path}")
+        yield pa.RecordBatch.from_pylist([{"path": path, "size": size, "rows": rows}], schema=_WRITTEN)
