@@ -1,0 +1,1 @@
+"""Grouping embeddings into cells."""

@@ -1,0 +1,1 @@
+"""Vectors that describe images: for finding copies, and for grouping what looks alike."""

@@ -1,0 +1,163 @@
+"""Decode untrusted bytes into an upright RGB picture, or say why not."""
+
+import io
+import warnings
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+from PIL import Image
+
+from curation.schema import Reason
+
+# What the decoder may be asked to parse; everything else never reaches it.
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
+
+_UPRIGHT = {  # EXIF orientation -> the operation that undoes it
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_EXIF_ORIENTATION = 0x0112
+_OTHER_MAGIC = (  # image formats that are recognised in order to be refused by name
+    b"8BPS", b"\x00\x00\x01\x00", b"\x00\x00\x02\x00", b"\x00\x00\x00\x0cjP  ", b"\xff\x4f\xff\x51", b"\xff\x0a",
+    b"\x00\x00\x00\x0cJXL ", b"%PDF", b"%!PS", b"qoif", b"DDS ", b"v/1\x01", b"#?RADIANCE", b"SIMPLE  =", b"FLIF",
+    b"BPG\xfb",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """A decoded picture.
+
+    Attributes:
+        image: RGB, upright, first frame; smaller than declared where a draft was asked for.
+        format: one of ``FORMATS``.
+        width: declared width in pixels of the upright picture.
+        height: declared height in pixels of the upright picture.
+    """
+
+    image: Image.Image
+    format: str
+    width: int
+    height: int
+
+
+class DecodeError(ValueError):
+    """The bytes give no picture; ``reason`` says why in the ledger's terms."""
+
+    def __init__(self, reason: Reason, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+def decode(data: bytes, max_pixels: int, draft_side: int | None = None) -> Decoded:
+    """Decode the first frame to upright 8-bit RGB.
+
+    Transparent pixels show white; 16-bit samples lose their low byte; 32-bit and float samples are stretched
+    to the full range; colour profiles are not applied.
+
+    Args:
+        data: the encoded bytes.
+        max_pixels: refuse pictures that declare more, before any of their pixels is decoded.
+        draft_side: let JPEG decode at 1/2, 1/4 or 1/8 scale as long as the short side stays at least this
+            many pixels: several times faster where only a small picture is needed.
+
+    Raises:
+        DecodeError: NOT_AN_IMAGE, UNSUPPORTED_FORMAT, TRUNCATED (cut off or damaged), TOO_MANY_PIXELS.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow warns of odd metadata; the pixels decide
+        image = _open(data)
+        try:
+            return _load(image, max_pixels, draft_side)
+        except DecodeError:
+            raise
+        except Exception as error:  # decoders of hostile bytes raise nearly anything
+            raise DecodeError(Reason.TRUNCATED, f"{image.format}: {_sentence(error)}") from error
+
+
+def _open(data: bytes) -> Image.Image:
+    try:
+        return Image.open(io.BytesIO(data), formats=FORMATS)
+    except Image.DecompressionBombError as error:
+        raise DecodeError(Reason.TOO_MANY_PIXELS, _sentence(error)) from error
+    except Exception as error:  # as above
+        raise DecodeError(_why_unreadable(data), f"no decoder reads it: {_sentence(error)}") from error
+
+
+def _load(image: Image.Image, max_pixels: int, draft_side: int | None) -> Decoded:
+    format_ = "JPEG" if image.format == "MPO" else cast(str, image.format)  # MPO: a JPEG with more behind it
+    width, height = image.size
+    if width * height > max_pixels:
+        raise DecodeError(Reason.TOO_MANY_PIXELS, f"declares {width} x {height} pixels, more than {max_pixels}")
+    if draft_side is not None:
+        image.draft(None, (draft_side, draft_side))
+    image.load()
+    orientation = _orientation(image)
+    image = _rgb(image)
+    if orientation in _UPRIGHT:
+        image = image.transpose(_UPRIGHT[orientation])
+    if orientation >= 5:
+        width, height = height, width
+    return Decoded(image, format_, width, height)
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF orientation 1 to 8; 1 where the metadata are broken. Pillow has turned TIFF pictures already."""
+    try:
+        value = image.getexif().get(_EXIF_ORIENTATION, 1)
+    except Exception:  # hostile metadata must not cost the picture
+        return 1
+    return value if value in range(1, 9) else 1
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I;16"):
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    elif image.mode in ("I", "F"):
+        image = Image.fromarray(_stretched(np.asarray(image, np.float64)))
+    if image.mode in ("RGBA", "LA", "La", "RGBa", "PA") or "transparency" in image.info:
+        layer = image.convert("RGBA")
+        image = Image.new("RGB", layer.size, (255, 255, 255))
+        image.paste(layer, mask=layer.getchannel("A"))
+    try:
+        return image if image.mode == "RGB" else image.convert("RGB")
+    except ValueError as error:
+        raise DecodeError(Reason.UNSUPPORTED_FORMAT, f"colour mode {image.mode} does not convert to RGB") from error
+
+
+def _stretched(values: np.ndarray) -> np.ndarray:
+    """Finite values mapped linearly from their range onto 0 to 255, as uint8."""
+    finite = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
+    low, high = float(finite.min()), float(finite.max())
+    return ((finite - low) * (255 / (high - low or 1.0)) + 0.5).astype(np.uint8)
+
+
+def _why_unreadable(data: bytes) -> Reason:
+    """The reason for bytes that no decoder opens, from their first bytes."""
+    if _starts_like_a_supported_format(data):
+        return Reason.TRUNCATED
+    head = data[:1024].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    is_svg = head.startswith(b"<") and b"<svg" in head and b"<html" not in head
+    is_pnm = data[:1] == b"P" and data[1:2].isdigit() and data[2:3].isspace()
+    if is_svg or is_pnm or data.startswith(_OTHER_MAGIC) or data[4:8] == b"ftyp":
+        return Reason.UNSUPPORTED_FORMAT
+    return Reason.NOT_AN_IMAGE
+
+
+def _starts_like_a_supported_format(data: bytes) -> bool:
+    return (
+        data.startswith((b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"II*\x00", b"MM\x00*"))
+        or (data[:4] == b"RIFF" and data[8:12] == b"WEBP")
+        or (data[4:12] in (b"ftypavif", b"ftypavis"))
+        or (data[:2] == b"BM" and data[6:10] == bytes(4))  # two reserved words: text that begins with BM has none
+    )
+
+
+def _sentence(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,1 @@
+"""Which pool images the query sets bring up, and which of those are taken."""
