@@ -1,0 +1,92 @@
+"""The data card: Hugging Face front matter, then the headings of "Datasheets for Datasets".
+
+What the pipeline measured is filled in. What only a person can answer says "unanswered" until one does.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+UNANSWERED = "unanswered"
+
+_QUESTIONS = {
+    "Motivation": ["For what purpose was the data set made, by whom, and who paid for it?"],
+    "Composition": [
+        "Does it hold people, or anything that identifies them?",
+        "Does it hold offensive or unsafe content?",
+        "Under which licence is it given, and what rights do the owners of the images keep?",
+    ],
+    "Collection": ["Were the people concerned told, and did they agree?"],
+    "Uses": ["Which uses are intended, and which are not?"],
+    "Maintenance": ["Who maintains it, and where does a request for takedown go?"],
+}
+
+_TEMPLATE = """\
+---
+pretty_name: {name}
+configs:
+- config_name: default
+  data_files: "*.tar"
+---
+# {name}
+
+{images} images, {image_bytes} bytes, in {shards} WebDataset shards.
+`python -m curation.release verify DIR` checks every byte; the Merkle root is `{root}`.
+
+## What was kept at each stage
+| stage | in | kept | dropped |
+|---|--:|--:|---|
+{funnel}
+
+## What selected the images
+| source | images |
+|---|--:|
+{sources}
+
+An image's presence in a crawl grants no rights to it.
+
+{questions}
+"""
+
+
+def card(
+    name: str,
+    images: int,
+    image_bytes: int,
+    num_shards: int,
+    root: str,
+    funnel: Mapping[str, tuple[int, int, Mapping[str, int]]],
+    sources: Sequence[Mapping[str, Any]],
+) -> str:
+    """The text of ``README.md``.
+
+    Args:
+        name: of the data set.
+        images: how many.
+        image_bytes: their encoded size.
+        num_shards: how many tars.
+        root: Merkle root, hex.
+        funnel: stage to (rows in, kept, dropped by reason).
+        sources: dicts with values (the source) and counts, as Arrow counts them.
+    """
+    rows = [
+        f"| {stage} | {rows_in} | {kept} | {', '.join(f'{r} {n}' for r, n in sorted(dropped.items())) or '-'} |"
+        for stage, (rows_in, kept, dropped) in funnel.items()
+    ]
+    by_source = sorted(((s["counts"], str(s["values"])) for s in sources), key=lambda s: (-s[0], s[1]))
+    return _TEMPLATE.format(
+        name=name,
+        images=images,
+        image_bytes=image_bytes,
+        shards=num_shards,
+        root=root,
+        funnel="\n".join(rows),
+        sources="\n".join(f"| {_cell(source)} | {count} |" for count, source in by_source),
+        questions="\n\n".join(
+            f"## {heading}\n" + "\n".join(f"- {question} *{UNANSWERED}*" for question in questions)
+            for heading, questions in _QUESTIONS.items()
+        ),
+    )
+
+
+def _cell(text: str) -> str:
+    return "".join(c for c in text if c.isprintable()).replace("|", "\\|")
