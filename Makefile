@@ -1,0 +1,30 @@
+# make demo, make test, make check, make bench: each sets everything up in .venv first (setup.sh), then does its work.
+python := .venv/bin/python
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check bench clean
+
+help:   ## list the targets
+	@sed -nE 's/^([a-z]+):.*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 13
+
+setup:  ## set up and do nothing else
+	@./setup.sh
+
+demo: setup  ## one run from web pages to trained features; SOURCE=path: your images, WARCs or URL list; OUT=folder
+	@$(python) -m spark_jobs.demo $(if $(SOURCE),--source "$(SOURCE)") $(if $(OUT),--out "$(OUT)")
+
+test: setup  ## all tests
+	@$(python) -m pytest
+
+check: setup  ## lint, format and types
+	$(python) -m ruff check
+	$(python) -m ruff format --check
+	$(python) -m mypy
+
+bench: setup  ## every benchmark in turn; one JSON line at the end of each
+	@set -e; for file in tests/benchmarks/[a-z]*.py; do \
+		$(python) -m tests.benchmarks.$$(basename "$$file" .py); \
+	done
+
+clean:  ## remove runs and caches; .venv stays
+	rm -rf runs .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -path ./.venv -prune -o -name __pycache__ -type d -exec rm -rf {} +
