@@ -1,0 +1,260 @@
+"""Why an image or a URL is in the data set or is not: the ledger replayed, ``python -m curation.explain``."""
+
+import argparse
+import json
+import re
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import pyarrow.compute as pc
+
+from conf import entry_point
+from curation.links.urls import normalise
+from curation.release.printable import printable
+from curation.schema import DROP
+from curation.store import Store
+
+STAGES = ("extract_links", "download", "index", "screen", "embed", "dedup", "cluster", "retrieve", "publish")
+_OF_THE_IMAGE = STAGES[STAGES.index("screen") :]  # before it, a stage decides on a URL or a file
+_PREFIX = re.compile(r"[0-9a-f]{8,32}")
+_SHOWN = 5
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """All a store knows of one image, or of one URL that never became an image.
+
+    Attributes:
+        image_id: None for a URL without an image.
+        url: the URL that was asked about; None where an id was.
+        outcome: one sentence.
+        image: where the bytes lie, format and size in pixels; empty if unknown.
+        collections: evaluation and query sets that hold the image.
+        sightings: url, page_url, path, domain, rights, and ``found_in``: crawl, file, offset, crawled_at.
+        decisions: ledger rows of the current runs, in stage order.
+        component: near-duplicate component, its representative, the witness; None without near duplicates.
+        clusters: cluster and similarity, by collection.
+        retrievals: candidates that brought the image up, best rank first.
+        selection: what selected it for the release.
+        takedowns: requests that name it.
+    """
+
+    image_id: str | None
+    url: str | None
+    outcome: str
+    image: Row
+    collections: list[Row]
+    sightings: list[Row]
+    decisions: list[Row]
+    component: Row | None
+    clusters: list[Row]
+    retrievals: list[Row]
+    selection: list[Row]
+    takedowns: list[Row]
+
+
+def explain(store: Store, subject: str) -> list[Explanation]:
+    """Everything known of an id, an id's prefix of 8 digits or more, a URL, or the path of an imported file.
+
+    Returns:
+        One explanation; more where the same URL gave several images.
+
+    Raises:
+        ValueError: the store does not know it, or the prefix is not unique.
+    """
+    if _PREFIX.fullmatch(subject):
+        return [_image(store, _complete(store, subject), None)]
+    for url in _spellings(subject):
+        met = (pc.field("url") == url) | (pc.field("path") == url)
+        if ids := sorted(set(store.table("sightings", ["image_id"], met)["image_id"].to_pylist())):
+            return [_image(store, image_id, url) for image_id in ids]
+        found = _url(store, url)
+        if found.decisions or found.sightings:
+            return [found]
+    raise ValueError(
+        f"{store.uri}: nothing is known of {printable(subject)!r}; give an image id (8 hex digits or more), "
+        "a URL as it stands in a page, or <source>:<path> of an imported file"
+    )
+
+
+def render(found: Explanation) -> str:
+    """The explanation as lines for a terminal; whatever came from the web is escaped."""
+    lines = [f"image {found.image_id}" if found.image_id else f"url {found.url}", f"  {found.outcome}"]
+    if found.image:
+        lines.append("  " + _fields(found.image, "format", "width", "height", "shard", "offset_bytes", "size_bytes"))
+    lines += [f"  in the set {row['collection']} as {row['path']}" for row in found.collections]
+    lines.append("sightings")
+    for row in found.sightings:
+        lines.append(f"  {row['url'] or row['path']}")
+        if row["page_url"]:
+            lines.append(f"    on {row['page_url']}")
+        lines += [
+            f"    found in {_fields(place, 'crawl', 'file', 'offset', 'crawled_at')}" for place in row["found_in"]
+        ]
+        lines.append(f"    rights {', '.join(row['rights']) if row['rights'] else 'unknown: no signal was seen'}")
+    lines.append("decisions")
+    for row in found.decisions:
+        what = f"{row['decision']} {row['reason'] or ''}".rstrip()
+        subject = ("url",) if row["url"] and len(found.sightings) > 1 else ()
+        known = _fields(row, "score", "threshold", "evidence", "model", *subject, "run_id")
+        lines.append(f"  {row['stage']:<14}{what:<26}{known}")
+    if found.component:
+        lines += ["near duplicates", "  " + _fields(found.component, *found.component)]
+    for title, rows in (
+        ("cluster", found.clusters),
+        ("retrieval", found.retrievals),
+        ("selection", found.selection),
+        ("takedown", found.takedowns),
+    ):
+        if rows:
+            lines += [title, *("  " + _fields(row, *row) for row in rows[:_SHOWN])]
+            lines += [f"  ... and {len(rows) - _SHOWN} more; --json gives all"] if len(rows) > _SHOWN else []
+    return "\n".join(map(printable, lines))
+
+
+def _complete(store: Store, prefix: str) -> str:
+    starts = pc.starts_with(pc.field("image_id"), prefix)
+    tables = ("images", "decisions", "collections")
+    ids = {i for name in tables for i in store.table(name, ["image_id"], starts)["image_id"].to_pylist()}
+    if not ids:
+        raise ValueError(f"{store.uri}: no image id begins with {prefix}; is it of this store?")
+    if len(ids) > 1:
+        raise ValueError(
+            f"{len(ids)} image ids begin with {prefix}, {', '.join(sorted(ids)[:3])} ...; give more digits"
+        )
+    return str(ids.pop())
+
+
+def _spellings(subject: str) -> list[str]:
+    """The subject as given, then as a link would be normalised."""
+    try:
+        return list(dict.fromkeys([subject, normalise(subject)]))
+    except ValueError:
+        return [subject]
+
+
+def _image(store: Store, image_id: str, url: str | None) -> Explanation:
+    mine = pc.field("image_id") == image_id
+    sightings = store.table("sightings", filter=mine).drop_columns("image_id").to_pylist()
+    names = sorted({name for row in sightings for name in (row["url"], row["path"]) if name})
+    decisions = _decisions(store, mine | pc.field("url").isin(names))
+    # a URL that was fetched twice may have given another image: its later decisions are not about this one
+    decisions = [row for row in decisions if row["image_id"] in (None, image_id)]
+    image = _rows(store, "images", mine) + _rows(store, "screened", mine)
+    component = _rows(store, "components", mine)
+    taken = mine | pc.field("url").isin(names)
+    return Explanation(
+        image_id=image_id,
+        url=url,
+        outcome=_outcome([row for row in decisions if row["stage"] in _OF_THE_IMAGE], "image"),
+        image={key: value for row in image for key, value in row.items() if key not in ("reason", "detail")},
+        collections=_rows(store, "collections", mine),
+        sightings=_with_places(store, sightings),
+        decisions=decisions,
+        component=component[0] if component else None,
+        clusters=_rows(store, "clusters", mine),
+        retrievals=sorted(_rows(store, "retrievals", mine), key=_by_rank),
+        selection=_rows(store, "selection", mine),
+        takedowns=store.table("takedowns", filter=taken).to_pylist(),
+    )
+
+
+def _url(store: Store, url: str) -> Explanation:
+    mine = pc.field("url") == url
+    links = store.table("links", ["url", "page_url", "domain", "rights"], mine).to_pylist()
+    pages = {row["page_url"]: row | {"path": None} for row in links}
+    decisions = _decisions(store, mine)
+    return Explanation(
+        image_id=None,
+        url=url,
+        outcome=_outcome(decisions, "URL"),
+        image={},
+        collections=[],
+        sightings=_with_places(store, list(pages.values())),
+        decisions=decisions,
+        component=None,
+        clusters=[],
+        retrievals=[],
+        selection=[],
+        takedowns=_rows(store, "takedowns", mine),
+    )
+
+
+def _decisions(store: Store, condition: pc.Expression) -> list[Row]:
+    current = sorted(run.run_id for run in store.runs().values())
+    rows = store.table("decisions", filter=condition & pc.field("run_id").isin(current)).to_pylist()
+    order = {stage: number for number, stage in enumerate(STAGES)}
+    return sorted(
+        rows, key=lambda r: (order.get(r["stage"], len(order)), r["url"] or "", r["decision"], r["reason"] or "")
+    )
+
+
+def _outcome(decisions: list[Row], what: str) -> str:
+    if not decisions:
+        return f"no current run has decided on this {what}"
+    drops = [row for row in decisions if row["decision"] == DROP]
+    if drops:
+        return f"dropped by {drops[-1]['stage']}: {drops[-1]['reason']}"
+    last = decisions[-1]["stage"]
+    return "released" if last == "publish" else f"kept by every stage so far; the last was {last}"
+
+
+def _with_places(store: Store, sightings: list[Row]) -> list[Row]:
+    """Add to each sighting the records of the crawl it was found in."""
+    urls = sorted({row["url"] for row in sightings if row["url"]})
+    columns = ["url", "page_url", "crawl", "file", "offset", "crawled_at"]
+    places = store.table("links", columns, pc.field("url").isin(urls)).to_pylist() if urls else []
+    found: dict[tuple[str, str], list[Row]] = {}
+    for place in sorted(places, key=lambda p: (p["file"] or "", p["offset"] or 0)):
+        entry = {key: place[key] for key in columns[2:]}
+        known = found.setdefault((place["url"], place["page_url"]), [])
+        if entry not in known:
+            known.append(entry)
+    rows = [row | {"found_in": found.get((row["url"], row["page_url"]), [])} for row in sightings]
+    return sorted(rows, key=lambda row: (row["url"] or row["path"] or "", row["page_url"] or ""))
+
+
+def _rows(store: Store, table: str, condition: pc.Expression) -> list[Row]:
+    rows = store.table(table, filter=condition).to_pylist()
+    plain = [{key: value for key, value in row.items() if key != "image_id"} for row in rows]
+    return sorted(plain, key=lambda row: json.dumps(row, sort_keys=True))
+
+
+def _by_rank(row: Row) -> tuple[int, str]:
+    return (row["rank"] if row["rank"] is not None else 2**31, row["collection"] or "")
+
+
+def _fields(row: Row, *names: str) -> str:
+    known = ((name, row[name]) for name in names if row.get(name) is not None)
+    return "  ".join(f"{name} {value:.6g}" if isinstance(value, float) else f"{name} {value}" for name, value in known)
+
+
+def main() -> int:
+    """Explain one id or URL; an unknown one raises (exit code 2)."""
+    parser = argparse.ArgumentParser(
+        prog="python -m curation.explain",
+        description="Why an image is in the data set or is not: its sightings and every decision on it.",
+        epilog="example: python -m curation.explain runs/demo/store http://garden.test/photo.jpg",
+    )
+    parser.add_argument("store", metavar="STORE", help="folder or URI of the store")
+    parser.add_argument(
+        "subject", metavar="ID_OR_URL", help="image id, its first 8 digits or more, URL, or source:path"
+    )
+    parser.add_argument("--json", action="store_true", help="print a JSON list in place of text")
+    options = parser.parse_args()
+
+    store = Store(options.store)
+    if not store.runs():
+        raise ValueError(f"{store.uri}: no stage has run there; name the folder that holds tables/")
+    found = explain(store, options.subject)
+    if options.json:
+        print(json.dumps([asdict(one) for one in found], indent=1))
+    else:
+        print("\n\n".join(map(render, found)))
+    return 0
+
+
+if __name__ == "__main__":
+    entry_point(main)

@@ -1,0 +1,139 @@
+import json
+import subprocess
+import sys
+
+import pytest
+
+from curation.explain import explain, render
+from curation.store import Store
+from tests.curation.audit.stored import HOSTILE, put, run_row
+
+KEPT, COPY, OTHER = "aaaaaaaa" + "0" * 24, "bbbbbbbb" + "0" * 24, "bbbbbbbb" + "1" * 24
+ROSE, DAHLIA, BLOCKED = "http://garden.test/rose.png", "http://garden.test/dahlia.png", "http://ads.test/x.gif"
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    path = tmp_path_factory.mktemp("explain") / "store"
+    put(path, "runs", [
+        {**run_row(0, "screen", 9, {}, None), "run_id": "old-screen"},
+        *(run_row(n + 1, stage, 3, {}, None) for n, stage in enumerate(("extract_links", "index", "screen", "dedup"))),
+    ])  # fmt: skip
+    put(path, "decisions", [
+        {"stage": "dedup", "image_id": KEPT, "decision": "keep", "run_id": "dedup-run"},
+        {"stage": "dedup", "image_id": COPY, "decision": "drop", "reason": "near_duplicate", "score": 0.93,
+         "threshold": 0.6, "evidence": KEPT, "model": "m0", "run_id": "dedup-run"},
+        {"stage": "screen", "image_id": KEPT, "decision": "keep", "run_id": "screen-run"},
+        {"stage": "screen", "image_id": COPY, "decision": "keep", "run_id": "screen-run"},
+        {"stage": "screen", "image_id": OTHER, "decision": "drop", "reason": "too_small", "run_id": "screen-run"},
+        {"stage": "screen", "image_id": KEPT, "decision": "drop", "reason": "too_small", "run_id": "old-screen"},
+        {"stage": "index", "image_id": COPY, "url": DAHLIA, "decision": "keep", "run_id": "index-run"},
+        {"stage": "index", "image_id": KEPT, "url": ROSE, "decision": "keep", "run_id": "index-run"},
+        {"stage": "index", "image_id": KEPT, "url": HOSTILE, "decision": "drop", "reason": "exact_duplicate",
+         "run_id": "index-run"},
+        {"stage": "extract_links", "url": ROSE, "decision": "keep", "run_id": "extract_links-run"},
+        {"stage": "extract_links", "url": DAHLIA, "decision": "keep", "run_id": "extract_links-run"},
+        {"stage": "extract_links", "url": BLOCKED, "decision": "drop", "reason": "blocked_domain",
+         "evidence": "ads.test", "run_id": "extract_links-run"},
+    ])  # fmt: skip
+    pages = {"page_url": "http://garden.test/", "crawl": "c1", "file": "a.warc", "crawled_at": "2024-05-06T00:00:00Z"}
+    put(path, "links", [
+        {"url": ROSE, "offset": 77, **pages}, {"url": DAHLIA, "offset": 78, **pages},
+        {"url": BLOCKED, "offset": 79, "rights": [], **pages}, {"url": HOSTILE, "offset": 80, **pages},
+    ])  # fmt: skip
+    put(path, "sightings", [
+        {"image_id": KEPT, "url": ROSE, "page_url": "http://garden.test/", "rights": ["meta:noindex"]},
+        {"image_id": KEPT, "url": HOSTILE, "page_url": "http://garden.test/"},
+        {"image_id": COPY, "url": DAHLIA, "page_url": "http://garden.test/"},
+        {"image_id": OTHER, "path": "mine:a/b.png"},
+    ])  # fmt: skip
+    place = {"shard": "store:s/0.tar", "offset_bytes": 512, "size_bytes": 9}
+    put(path, "images", [{"image_id": i, **place} for i in (KEPT, COPY, OTHER)])
+    component = {"component": KEPT, "representative": KEPT, "witness": KEPT, "similarity": 0.93}
+    put(path, "components", [{"image_id": COPY, **component}])
+    put(path, "clusters", [{"collection": "pool", "image_id": KEPT, "cluster": 4, "similarity": 0.5}])
+    put(path, "retrievals", [
+        {"collection": "flowers", "query_id": "q", "image_id": KEPT, "rank": r, "similarity": 0.1, "source": "sample"}
+        for r in (3, 1, 2)
+    ])  # fmt: skip
+    put(path, "selection", [{"image_id": KEPT, "collection": "flowers", "source": "sample", "rank": 1, "cluster": 4}])
+    return path
+
+
+def one(store, subject):
+    (found,) = explain(Store(str(store)), subject)
+    return found
+
+
+def test_a_kept_image_is_followed_from_the_crawl_to_its_selection(store):
+    found = one(store, KEPT)
+    assert found.outcome == "kept by every stage so far; the last was dedup"
+    assert [(d["stage"], d["decision"]) for d in found.decisions] == [
+        ("extract_links", "keep"), ("index", "drop"), ("index", "keep"), ("screen", "keep"), ("dedup", "keep"),
+    ]  # fmt: skip
+    rose = found.sightings[1]
+    assert (rose["url"], rose["rights"]) == (ROSE, ["meta:noindex"])
+    assert [(p["file"], p["offset"]) for p in rose["found_in"]] == [("a.warc", 77)]
+    assert [row["rank"] for row in found.retrievals] == [1, 2, 3]
+    assert found.clusters[0]["cluster"] == 4
+    assert found.selection[0]["collection"] == "flowers"
+
+
+def test_a_dropped_image_names_reason_score_evidence_and_run(store):
+    found = one(store, COPY)
+    assert found.outcome == "dropped by dedup: near_duplicate"
+    assert found.component["witness"] == KEPT
+    text = render(found)
+    for part in ("near_duplicate", "score 0.93", "threshold 0.6", f"evidence {KEPT}", "run_id dedup-run", "model m0"):
+        assert part in text
+
+
+def test_old_runs_are_not_replayed(store):
+    assert "old-screen" not in json.dumps(one(store, KEPT).decisions)
+
+
+def test_a_prefix_is_enough_where_it_is_unique(store):
+    assert one(store, KEPT[:8]).image_id == KEPT
+    assert one(store, OTHER[:9]).image_id == OTHER
+    with pytest.raises(ValueError, match="2 image ids begin with bbbbbbbb"):
+        one(store, "bbbbbbbb")
+
+
+def test_a_url_leads_to_its_image_however_it_is_spelled(store):
+    assert one(store, ROSE).image_id == KEPT
+    assert one(store, "HTTP://Garden.test:80/x/../rose.png#top").image_id == KEPT
+    assert one(store, "mine:a/b.png").outcome == "dropped by screen: too_small"
+
+
+def test_a_url_that_never_became_an_image(store):
+    found = one(store, BLOCKED)
+    assert (found.image_id, found.outcome) == (None, "dropped by extract_links: blocked_domain")
+    assert found.sightings[0]["found_in"][0]["offset"] == 79
+
+
+def test_hostile_text_cannot_steer_the_terminal(store):
+    text = render(one(store, KEPT))
+    assert "\\x1b[31mred\\u202e.png" in text
+    assert all(character.isprintable() or character == "\n" for character in text)
+
+
+@pytest.mark.parametrize("subject", ["0123456789", "http://nowhere.test/", "abc", "", "\x1b[31m"])
+def test_the_unknown_is_refused(store, subject):
+    with pytest.raises(ValueError, match=r"is known of|begins with") as error:
+        explain(Store(str(store)), subject)
+    assert "\x1b" not in str(error.value)
+
+
+def command(*arguments):
+    words = [sys.executable, "-m", "curation.explain", *map(str, arguments)]
+    return subprocess.run(words, capture_output=True, text=True)
+
+
+def test_the_command(store, tmp_path):
+    done = command(store, KEPT, "--json")
+    assert done.returncode == 0
+    assert json.loads(done.stdout)[0]["image_id"] == KEPT
+    failed = command(tmp_path, KEPT)
+    assert failed.returncode == 2
+    assert failed.stderr.startswith("error: ")
+    assert "Traceback" not in failed.stderr
