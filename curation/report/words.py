@@ -1,0 +1,71 @@
+"""The report's own words for stages, reasons and scores."""
+
+STAGE_TITLES = {
+    "extract_links": "Find image links",
+    "download": "Download",
+    "index": "Index by content",
+    "screen": "Screen",
+    "embed": "Describe",
+    "dedup": "Remove near-duplicates and evaluation copies",
+    "cluster": "Cluster",
+    "retrieve": "Retrieve",
+    "publish": "Publish",
+}
+
+# Each is the rule that was applied, as a sentence.
+RULES = {
+    "broken_file": "The page file could not be read at all.",
+    "broken_record": "A record inside a page file could not be read.",
+    "data_uri": "The picture is written into the page itself; there is no address to ask.",
+    "malformed_url": "The link is not an address that can be asked.",
+    "blocked_domain": "The domain is on the recipe's block list.",
+    "page_opted_out": "The page asks not to be used for training.",
+    "robots_disallowed": "The host's robots.txt forbids the address.",
+    "robots_unreachable": "The host's robots.txt could not be had, so the host was not asked.",
+    "private_address": "The address, or one it redirected to, lies in a private network.",
+    "header_opted_out": "The answer's headers ask not to be used for training.",
+    "http_error": "The server answered with an error.",
+    "connection_failed": "No connection, or it broke.",
+    "timed_out": "The answer took too long.",
+    "too_many_bytes": "The answer was longer than the recipe allows.",
+    "incomplete_body": "The answer ended before its stated length.",
+    "too_many_redirects": "The address redirected too often.",
+    "exact_duplicate": "Another file has the same bytes; the image is kept once, with every address it was met at.",
+    "empty_file": "The file has no bytes.",
+    "not_an_image": "The bytes are no picture.",
+    "unsupported_format": "A picture, but in a format that is not decoded here.",
+    "truncated": "The picture ends too early.",
+    "too_many_pixels": "The header declares more pixels than the recipe decodes.",
+    "too_small": "The shorter side is below the recipe's minimum.",
+    "pca_hash_duplicate": "The PCA hash equals that of an image that was kept.",
+    "embedding_failed": "The descriptor could not be computed.",
+    "near_duplicate": "The copy descriptor links it to an image that was kept.",
+    "evaluation_copy": "The copy descriptor links it, or the group it belongs to, to an image of an evaluation set.",
+    "not_retrieved": "No query set asked for it.",
+    "over_cap": "A query set asked for it, but its cap was reached.",
+    "taken_down": "Its removal was requested.",
+    "unreadable": "Its bytes could not be read back.",
+}
+
+# What the ledger's score is, where the reason has one.
+SCORES = {
+    "near_duplicate": "similarity",
+    "evaluation_copy": "similarity",
+    "too_small": "shorter side",
+    "too_many_pixels": "pixels",
+    "too_many_bytes": "bytes",
+    "too_many_redirects": "redirects",
+    "not_retrieved": "similarity",
+}
+
+
+def plain(name: str) -> str:
+    """A name with spaces: ``near_duplicate`` becomes "near duplicate"."""
+    return name.replace("_", " ")
+
+
+def number(value: float | None) -> str:
+    """A measured value: four significant digits, whole numbers with thousands separators."""
+    if value is None:
+        return ""
+    return f"{value:,.0f}" if float(value).is_integer() and abs(value) >= 2 else f"{value:.4g}"
