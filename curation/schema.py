@@ -85,6 +85,18 @@ LINKS = Table(
     ),
 )
 
+FILES = Table(
+    "files",  # every fetched or imported file, with the id of its content
+    _schema(
+        image_id=pa.string(),  # null where the file is empty
+        url=pa.string(),  # null for an imported file
+        path=pa.string(),  # "<source name>:<relative path>" of an imported file; null for a fetched one
+        shard=pa.string(),
+        offset_bytes=pa.int64(),
+        size_bytes=pa.int64(),
+    ),
+)
+
 IMAGES = Table(
     "images",  # every encoded image once
     _schema(
@@ -237,7 +249,7 @@ RUNS = Table(
 TABLES = {
     table.name: table
     for table in (
-        LINKS, IMAGES, SCREENED, SIGHTINGS, ROBOTS, FETCHES, DECISIONS, COLLECTIONS, EDGES, COMPONENTS,
+        LINKS, FILES, IMAGES, SCREENED, SIGHTINGS, ROBOTS, FETCHES, DECISIONS, COLLECTIONS, EDGES, COMPONENTS,
         CENTROIDS, CLUSTERS, RETRIEVALS, SELECTION, TAKEDOWNS, RUNS,
     )
 }  # fmt: skip

@@ -5,11 +5,11 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from conf import Section
 from curation.descriptors.base import EmbedderSpec
-from curation.fetch.shard import FetchOptions
+from curation.fetch.options import FetchPolicy
 
 
 class Sources(Section):
@@ -32,10 +32,10 @@ class ExtractLinks(Section):
 class Download(Section):
     """What is asked of the web."""
 
-    urls_per_shard: int = Field(1000, gt=0)
+    urls_per_shard: int = Field(1000, gt=0, le=10_000)
     honour_robots: bool = True
     robots_fail_closed: bool = True  # a host whose robots.txt cannot be had is not asked
-    fetch: FetchOptions = FetchOptions()
+    fetch: FetchPolicy = FetchPolicy()
 
 
 class Index(Section):
@@ -84,9 +84,7 @@ class QuerySet(Section):
 
     method: Literal["sample", "cluster"]
     k: int = Field(4, gt=0)  # sample: neighbours of each query image
-    min_queries: int = Field(3, ge=0)  # cluster: a cluster with more query images than this is drawn from
-    per_cluster: int = Field(10_000, gt=0)  # cluster: images drawn from each such cluster
-    cap: int = Field(1_000_000, gt=0)  # images a set may draw in all
+    min_queries: int = Field(4, gt=0)  # cluster: a cluster with at least this many query images is drawn from
 
 
 class Retrieve(Section):
@@ -94,6 +92,8 @@ class Retrieve(Section):
 
     model: str
     sets: dict[str, QuerySet] = {}  # collection -> how it draws
+    per_cluster: int = Field(10_000, gt=0)  # cluster-based images from one cluster, for each set
+    per_collection: int = Field(1_000_000, gt=0)  # cluster-based images of one set
     seed: int = 0
 
 
@@ -132,7 +132,8 @@ class Runtime(Section):
 
     partitions: int = Field(4, gt=0)
     spark: Spark = Spark()
-    resolve: dict[str, str] = {}  # host or *.suffix -> loopback host:port that may be asked in its place
+    download_threads: int = Field(16, gt=0, le=1024)  # URLs fetched at once by one task
+    resolve: dict[str, str] = {}  # host or *.suffix -> address:port asked in its place; the only way to a local one
 
 
 class CurationConfig(Section):
@@ -143,3 +144,20 @@ class CurationConfig(Section):
     sources: Sources = Sources()
     recipe: Recipe
     runtime: Runtime = Runtime()
+
+    @model_validator(mode="after")
+    def _names_are_known(self) -> "CurationConfig":
+        recipe, collections = self.recipe, set(self.sources.collections)
+        for stage in ("dedup", "cluster", "retrieve"):
+            model = getattr(recipe, stage).model
+            if model not in recipe.embed.models:
+                known = ", ".join(recipe.embed.models) or "none"
+                raise ValueError(f"recipe.{stage}.model is {model!r}; the models of recipe.embed are {known}")
+        for key, names in (("dedup.against", recipe.dedup.against), ("retrieve.sets", recipe.retrieve.sets)):
+            for name in names:
+                if name not in collections:
+                    raise ValueError(f"recipe.{key} names {name!r}; add sources.collections.{name}=PATH or remove it")
+        images = set(self.sources.images)
+        for name in sorted((collections & images) | ({"store", "pool"} & (collections | images))):
+            raise ValueError(f"the name {name!r} is taken; give the images and each collection names of their own")
+        return self

@@ -4,7 +4,6 @@ import hashlib
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache
 
 import fsspec
 
@@ -66,7 +65,6 @@ def fingerprint(kind: str, roots: list[str] | dict[str, str]) -> str:
     return total.hexdigest()
 
 
-@cache
 def _sample(file: SourceFile) -> str:
     with fsspec.open(file.uri, "rb") as opened:
         head = opened.read(_SAMPLE_BYTES)

@@ -62,7 +62,7 @@ class Stage:
     writes: Callable[[CurationConfig], tuple[Table, ...]]
     run: Callable[[Context], Outcome]
     sources: tuple[str, ...] = ()
-    is_whole: Callable[[CurationConfig, str], bool] = lambda config, run_id: True
+    is_whole: Callable[[CurationConfig, str], bool] | None = None
 
     def section(self, config: CurationConfig) -> Section:
         """The stage's own part of the recipe."""
@@ -95,7 +95,7 @@ class Stage:
             return f"its input changed: {', '.join(inputs)}" if inputs else "its code changed"
         if not all(store.written_by(table, key.run_id) for table in self.writes(config)):
             return "another run has replaced its tables"
-        if not self.is_whole(config, key.run_id):
+        if self.is_whole is not None and not self.is_whole(config, key.run_id):
             return "what it wrote is gone"
         return None
 

@@ -1,0 +1,127 @@
+"""One whole run, from web pages to trained and scored features, and a report of it.
+
+Without ``--source`` it crawls the pocket web, which it builds and serves on loopback. With one it does the same for
+your own folder of images, WARC files or list of URLs; the features are then scored on the pocket web's held-out tiles.
+A second run continues the first.
+"""
+
+import argparse
+import ctypes
+import re
+import signal
+import subprocess
+import sys
+import time
+from contextlib import nullcontext
+from pathlib import Path
+
+from conf import entry_point, load
+from curation import pocket_web
+from spark_jobs import run as pipeline
+from spark_jobs.config import CurationConfig
+from spark_jobs.sources import list_files
+
+_PAGES = (".warc", ".warc.gz", ".wat", ".wat.gz", ".wet.gz", ".arc", ".arc.gz", ".html", ".htm")
+_LISTS = (".csv", ".parquet", ".jsonl", ".ndjson", ".txt")
+
+
+def main() -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m spark_jobs.demo",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="example: python -m spark_jobs.demo --source ~/photos --out runs/photos",
+    )
+    parser.add_argument("--source", type=Path, help="a folder of images or of WARC and HTML files, or a list of URLs")
+    parser.add_argument("--out", type=Path, help="where everything is written (default: runs/<name of the source>)")
+    arguments = parser.parse_args()
+    source: Path | None = arguments.source
+    overrides = _source_overrides(source) if source is not None else []
+    out: Path = arguments.out or Path("runs") / (_name(source) if source is not None else "demo")
+    started = time.monotonic()
+
+    web = out / "web"
+    _say("the pocket web: pages, pictures and what is planted among them", started)
+    pocket_web.build(web)
+    release = _curate(source, out, overrides, started)
+    training, evaluation = out / "training", out / "evaluation"
+    if any(release.glob("*.tar")):
+        _say("training a small DINOv2 on the release", started)
+        _python("training.launch", "conf/training/demo.yaml", f"data.release={release}", f"output={training}")
+        _say("scoring its features on held-out tiles", started)
+        data = f"data={web / 'heldout'}"
+        _python("evaluation.run", "conf/evaluation/demo.yaml", f"model={training}", data, f"output={evaluation}")
+    else:
+        _say("the release holds no image, so there is nothing to train on", started)
+    _say("the report", started)
+    report = out / "report.html"
+    parts = ["--release", str(release), "--training", str(training), "--evaluation", str(evaluation)]
+    parts += ["--truth", str(web / "truth.json")] if source is None else []
+    _python("curation.report", str(out / "store"), *parts, "-o", str(report))
+    print(f"\ndone in {time.monotonic() - started:.0f} s")
+    print(f"report:  {report}\nstore:   {out / 'store'}\nrelease: {release}")
+    return 0
+
+
+def _curate(source: Path | None, out: Path, overrides: list[str], started: float) -> Path:
+    recipe = "conf/curation/demo.yaml" if source is None else "conf/curation/own.yaml"
+    web, release = out / "web", out / "release"
+    overrides = [f"store={out / 'store'}", f"release={release}", *overrides]
+    overrides += [f"sources.collections.heldout={web / 'heldout'}"]
+    if source is None:
+        pages = f"[{web / 'warc'},{web / 'html'}]"
+        overrides += [f"sources.pages={pages}", f"sources.collections.queries={web / 'queries'}"]
+        _say("curation: crawling the pocket web, which is served on loopback", started)
+    else:
+        overrides += ["recipe.dedup.against=[heldout]"]
+        _say(f"curation of {source}", started)
+    with pocket_web.serve(web) if source is None else nullcontext() as server:
+        if server is not None:
+            overrides.append(f'runtime.resolve={{"*.test": "127.0.0.1:{server.port}"}}')
+        pipeline.run(load(CurationConfig, recipe, overrides))
+    return release
+
+
+def _source_overrides(source: Path) -> list[str]:
+    """How the recipe names a user's source, by what it holds.
+
+    Raises:
+        ValueError: nothing is there, or nothing that can be read.
+    """
+    files = [file.name.lower() for file in list_files(str(source))]
+    if source.is_file() and files[0].endswith(_LISTS):
+        return [f"sources.urls=[{source}]"]
+    num_pages = sum(name.endswith(_PAGES) for name in files)
+    if 2 * num_pages >= len(files):
+        return [f"sources.pages=[{source}]"]
+    return [f"sources.images.{_name(source)}={source}"]
+
+
+def _name(source: Path) -> str:
+    return re.sub(r"\W+", "_", source.resolve().name).strip("_") or "source"
+
+
+def _say(what: str, started: float) -> None:
+    print(f"\n[{time.monotonic() - started:5.0f} s] {what}", flush=True)
+
+
+def _python(module: str, *arguments: str) -> None:
+    """Run one of our commands; it dies with this process, so that no orphan goes on writing.
+
+    Raises:
+        OSError: it failed; its own message stands above.
+    """
+    libc = ctypes.CDLL(None)
+    finished = subprocess.run(
+        [sys.executable, "-m", module, *arguments],
+        check=False,
+        stdin=subprocess.DEVNULL,
+        preexec_fn=lambda: libc.prctl(1, signal.SIGKILL),  # PR_SET_PDEATHSIG
+    )
+    if finished.returncode:
+        raise OSError(f"python -m {module} ended with exit code {finished.returncode}; its message is above")
+
+
+if __name__ == "__main__":
+    entry_point(main)

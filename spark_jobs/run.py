@@ -1,0 +1,79 @@
+"""The whole curation pipeline, stage after stage.
+
+Every stage is idempotent: what has run with the same recipe on the same inputs is not run again, and a pipeline that
+was killed continues where it stopped.
+"""
+
+import argparse
+import sys
+
+from conf import entry_point, load
+from spark_jobs import cluster, dedup, download, embed, extract_links, index, publish, retrieve, screen
+from spark_jobs.config import CurationConfig
+from spark_jobs.stage import Report, Stage, execute, opened
+from spark_jobs.tables import Tables
+
+STAGES: tuple[Stage, ...] = tuple(
+    module.STAGE for module in (extract_links, download, index, screen, embed, dedup, cluster, retrieve, publish)
+)
+
+
+def run(config: CurationConfig, until: str | None = None) -> None:
+    """Run all stages in order, a line each; ``until`` names the last one to run."""
+    with opened(config) as (store, spark):
+        print(Report.HEADER, flush=True)
+        for stage in STAGES:
+            print(execute(stage, store, config, spark), flush=True)
+            if stage.name == until:
+                break
+
+
+def plan(store: Tables, config: CurationConfig, until: str | None = None) -> list[tuple[str, str | None]]:
+    """Each stage with the reason why it would run now, or None where it is done. Starts neither Spark nor Java."""
+    upstream: str | None = None
+    reasons: list[tuple[str, str | None]] = []
+    for stage in STAGES:
+        key = stage.key(config, upstream)
+        reasons.append((stage.name, stage.why(store, config, key)))
+        upstream = key.run_id
+        if stage.name == until:
+            break
+    return reasons
+
+
+def status(store: Tables) -> list[str]:
+    """A line for every stage that has run in this store."""
+    runs = store.runs()
+    return [f"{Report(name, r.rows_in, r.kept, r.dropped, None)}  [run {r.run_id}]" for name, r in runs.items()]
+
+
+def main() -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m spark_jobs.run",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="example: python -m spark_jobs.run conf/curation/demo.yaml recipe.dedup.threshold=0.7 --until dedup",
+    )
+    names = [stage.name for stage in STAGES]
+    parser.add_argument("recipe", help="a YAML file of conf/curation")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="dotted keys of the recipe")
+    parser.add_argument("--until", choices=names, metavar="STAGE", help=f"the last stage to run: {', '.join(names)}")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--plan", action="store_true", help="say what would run and why, and run nothing")
+    what.add_argument("--status", action="store_true", help="say what has run, and run nothing")
+    arguments = parser.parse_args(sys.argv[1:])
+    config = load(CurationConfig, arguments.recipe, arguments.overrides)
+    if arguments.status:
+        print(Report.HEADER)
+        print("\n".join(status(Tables(config.store))) or f"nothing has run in {config.store}")
+    elif arguments.plan:
+        for name, reason in plan(Tables(config.store), config, arguments.until):
+            print(f"{name:<14}{'done' if reason is None else 'would run: ' + reason}")
+    else:
+        run(config, arguments.until)
+    return 0
+
+
+if __name__ == "__main__":
+    entry_point(main)
