@@ -45,11 +45,12 @@ def find_java(environ: Mapping[str, str] = os.environ, folders: tuple[str, ...] 
     usable = {home: number for home, number in found.items() if number and number >= OLDEST}
     if usable:
         return min(usable, key=lambda home: (usable[home], home))
-    seen = ", ".join(f"{home} (Java {number or 'unusable'})" for home, number in found.items())
+    seen = ", ".join(
+        f"{home} holds {f'Java {number}' if number else 'none that can start Spark'}" for home, number in found.items()
+    )
     raise ValueError(
-        f"Spark needs Java {OLDEST} or later and "
-        + (f"only {seen} was found" if seen else "none was found in JAVA_HOME, on PATH or in the usual folders")
-        + "; install one, for example with: sudo apt-get install openjdk-17-jre-headless"
+        f"Spark needs Java {OLDEST} or later, but {seen or 'JAVA_HOME, PATH and the usual folders hold none'}; "
+        "install one, for example with: sudo apt-get install openjdk-17-jre-headless"
     )
 
 
