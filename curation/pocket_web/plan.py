@@ -14,7 +14,7 @@ from curation.pocket_web.truth import KEEP, TileTruth
 from curation.schema import Reason
 
 PICTURE_HOSTS = [*HOSTS["ordinary"], *HOSTS["pictures_only"]]
-FACE_IN_TILE = (46, 54, 148, 170)  # the astronaut's face within the served picture
+FACE_IN_TILE = (52, 62, 138, 166)  # the astronaut's face within the served picture
 
 
 def url_of(name: str, suffix: str, not_on: str = "", folder: str = "photos") -> str:
@@ -302,11 +302,9 @@ def odd_files(site: Site, tiles: list[Tile], seed: int) -> None:
 
 
 def bad_links(site: Site) -> None:
-    """Links that lead to no request at all."""
+    """Links that lead to no request at all; those inside the page get their cases when it is written."""
     data_uris = [f"data:image/gif;base64,R0lGODlhAQABAIAAAAUEBA{k}AACwAAAAAAQABAAACAkQBADs=" for k in "ABC"]
     malformed = ["http://[broken/photo.jpg", "http://garden.test:99999/photo.jpg"]
-    for url in data_uris:
-        site.case("data_uri", "extract_links", Reason.DATA_URI, url)
     for url in malformed:
         site.case("malformed_url", "extract_links", Reason.MALFORMED_URL, url)
     site.page("garden.test", "Inline", [Shown(url, "inline") for url in data_uris])

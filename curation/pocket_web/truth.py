@@ -33,7 +33,8 @@ class Case:
         kind: what was done, e.g. ``edited_mirror``.
         stage: the stage that decides on it.
         expected: a ``curation.schema.Reason``, or ``keep``: the unit is still there after ``stage``.
-        url: the image URL; for a broken page file or record, ``<file>#<offset>``.
+        url: the image URL; for a broken page file or record ``<file>#<offset>``, for an image inside a page
+            ``<file>#<offset>/data-<number>``, as the ledger names them.
         page: a page that shows it.
         image_id: of its bytes, where it has any.
         of: URL of the original, or the path of the held-out file, relative to the folder.

@@ -60,6 +60,16 @@ def response(exchange: Exchange) -> bytes:
     return _member(WarcRecordType.response, exchange.url, content_type, exchange.http(), exchange.url)
 
 
+def cut_in_body(exchange: Exchange) -> bytes:
+    """The start of the gzip member of the answer: its headers are whole, its page is not."""
+    member = response(exchange)
+    shortest = len(gzip.decompress(member)) - len(exchange.body) // 2
+    for length in range(len(member) - 8, 0, -1):  # the last eight bytes are the checksum
+        if len(zlib.decompressobj(wbits=31).decompress(member[:length])) <= shortest:
+            return member[:length]
+    raise AssertionError("less of a gzip member decompresses to less of the text")
+
+
 def damaged(member: bytes) -> bytes:
     """A gzip member whose compressed data no longer decompresses; its length stays the same."""
     for start in range(40, len(member) - 24):

@@ -3,11 +3,12 @@
 import json
 import shutil
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from curation.images.ids import image_id
 from curation.pocket_web import plan, plants, warc
 from curation.pocket_web.pages import HOSTILE_TEXT, Page, render
-from curation.pocket_web.photos import PHOTOGRAPHS, Tile, split, tiles_and_chains
+from curation.pocket_web.photos import PHOTOGRAPHS, Tile, detail, split, tiles_and_chains
 from curation.pocket_web.site import HOSTS, Site
 from curation.pocket_web.truth import Case, TileTruth, Truth, totals
 from curation.schema import Reason
@@ -16,6 +17,7 @@ VERSION = 1  # of the construction; raise it with every change of the bytes
 MARKER = "pocket_web.json"
 CHAIN_LABELS = ("china", "coffee", "ihc", "motorcycle")
 NUM_WARC_FILES = 4
+RICH_DETAIL = 5.0  # an edit of a plainer tile resembles its neighbours as much as its original
 SHARES = {"heldout/train": 6, "heldout/test": 4, "queries": 4, "refused": 2}  # tiles a class
 
 
@@ -56,11 +58,14 @@ def _write(folder: Path, seed: int) -> Truth:
     site = Site()
     web = sorted(dealt["web"], key=lambda tile: image_id(tile.pixels.tobytes()))
     sources = plan.web_tiles(site, web[6:])
-    plan.exact_copies(site, sources[:16])
-    plan.near_exact_copies(site, sources[16:32])
-    plan.edited_copies(site, sources[32:80])
+    rich = [pair for pair in sources if detail(pair[0].pixels) >= RICH_DETAIL]
+    plain = [pair for pair in sources if detail(pair[0].pixels) < RICH_DETAIL]
+    plan.exact_copies(site, plain[:8] + rich[:8])
+    plan.near_exact_copies(site, plain[8:12] + rich[8:20])
+    plan.edited_copies(site, rich[20:68])
     plan.chains(site, chains)
-    plan.evaluation_copies(site, kept_back["heldout/test"][::3][:22])
+    leaks = [pair for pair in kept_back["heldout/test"] if detail(pair[0].pixels) >= RICH_DETAIL]
+    plan.evaluation_copies(site, leaks[::2][:22])
     plan.one_face(site)
     plan.unusual_pages(site, web[:4])
     plan.allowed_beside_refused(site, web[4:6])
@@ -115,24 +120,36 @@ def _write_site(folder: Path, site: Site) -> None:
 
 
 def _write_pages(folder: Path, site: Site) -> list[Case]:
-    """Pages that name their own address as plain files, the others as WARC; the cases are the broken WARC files."""
+    """Pages that name their own address as plain files, the others as WARC; the cases are those of the files."""
     (folder / "html").mkdir()
     (folder / "warc").mkdir()
-    exchanges = []
+    in_warc = [page for page in site.pages if not page.canonical]
     for page in site.pages:
         if page.canonical:
             (folder / "html" / page.url.removeprefix("http://").replace("/", "_")).write_bytes(render(page))
-        else:
-            exchanges.append(_exchange(page))
+    cases = []
     for number in range(NUM_WARC_FILES):
         name = f"crawl-{number:05}.warc.gz"
-        members = [warc.warcinfo(name)]
-        for exchange in exchanges[number::NUM_WARC_FILES]:
-            members += [warc.request(exchange), warc.response(exchange)]
+        data = warc.warcinfo(name)
+        for page in in_warc[number::NUM_WARC_FILES]:
+            exchange = _exchange(page)
+            data += warc.request(exchange)
+            cases += _data_uris(page, f"{name}#{len(data)}")
+            data += warc.response(exchange)
         if number == 0:
-            members += [warc.response(exchange) for exchange in _no_pages(site)]
-        (folder / "warc" / name).write_bytes(b"".join(members))
-    return _write_broken(folder / "warc", exchanges)
+            data += b"".join(warc.response(exchange) for exchange in _no_pages(site))
+        (folder / "warc" / name).write_bytes(data)
+    ordinary = [page for page in in_warc if urlsplit(page.url).netloc in HOSTS["ordinary"]]
+    return cases + _write_broken(folder / "warc", [_exchange(page) for page in ordinary[-12:]])
+
+
+def _data_uris(page: Page, place: str) -> list[Case]:
+    """Images inside the page have no address: the ledger names them by their place."""
+    inline = [shown for shown in page.pictures if shown.url.startswith("data:")]
+    return [
+        Case("data_uri", "extract_links", Reason.DATA_URI, f"{place}/data-{k}", page=page.url)
+        for k in range(len(inline))
+    ]
 
 
 def _exchange(page: Page) -> warc.Exchange:
@@ -153,20 +170,21 @@ def _no_pages(site: Site) -> list[warc.Exchange]:
 
 
 def _write_broken(folder: Path, exchanges: list[warc.Exchange]) -> list[Case]:
-    """A file cut short and a file with a damaged record, made of pages that other files hold too."""
+    """Files cut short or damaged, made of pages that other files hold too, so that no picture is lost with them."""
+    members = [warc.response(exchange) for exchange in exchanges]
+    cut = warc.cut_in_body(exchanges[3])
+    broken = {
+        "cut_in_body": (members[:3], cut, []),
+        "cut_in_header": (members[4:6], members[6][: len(members[6]) // 3], []),
+        "damaged_record": (members[7:9], warc.damaged(members[9]), members[10:]),
+    }
     cases = []
-    members = [warc.response(exchange) for exchange in exchanges[:5]]
-    name = "crawl-cut.warc.gz"
-    whole = b"".join(members)
-    (folder / name).write_bytes(whole[: -len(members[-1]) // 2])
-    place = f"{name}#{len(whole) - len(members[-1])}"
-    also: tuple[str, ...] = (Reason.BROKEN_RECORD,)
-    cases.append(Case("truncated_page_file", "extract_links", Reason.BROKEN_FILE, place, also=also))
-    name = "crawl-damaged.warc.gz"
-    members = [warc.response(exchange) for exchange in exchanges[5:10]]
-    place = f"{name}#{sum(map(len, members[:2]))}"
-    members[2] = warc.damaged(members[2])
-    (folder / name).write_bytes(b"".join(members))
-    also = (Reason.BROKEN_FILE,)
-    cases.append(Case("damaged_record", "extract_links", Reason.BROKEN_RECORD, place, also=also))
+    for kind, (before, bad, after) in broken.items():
+        name = f"crawl-{kind.replace('_', '-')}.warc.gz"
+        (folder / name).write_bytes(b"".join([*before, bad, *after]))
+        place = f"{name}#{sum(map(len, before))}"
+        cases.append(Case(kind, "extract_links", Reason.BROKEN_RECORD, place, also=(Reason.BROKEN_FILE,)))
+    name = "crawl-noise.warc.gz"
+    (folder / name).write_bytes(plants.noise(3000, seed=0))
+    cases.append(Case("noise_for_pages", "extract_links", Reason.BROKEN_FILE, f"{name}#0"))
     return cases
