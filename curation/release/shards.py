@@ -7,7 +7,7 @@ JSON metadata. Owner, mode and time are constants, so the same samples give the 
 import hashlib
 import re
 from collections.abc import Iterable, Iterator
-from typing import Any, BinaryIO, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from curation.release.canonical import canonical_json
 
@@ -28,6 +28,13 @@ class Member(NamedTuple):
     size_bytes: int
     sha256: str  # of the bytes as released
     metadata_sha256: str  # of the JSON member that follows
+
+
+class Writable(Protocol):
+    """Whatever takes bytes in order."""
+
+    def write(self, data: bytes, /) -> int:
+        """Take all of ``data``."""
 
 
 class Readable(Protocol):
@@ -53,11 +60,11 @@ class DamagedShardError(ValueError):
         self.member = member
 
 
-def write_shard(file: BinaryIO, samples: Iterable[Sample]) -> list[Member]:
+def write_shard(file: Writable, samples: Iterable[Sample]) -> list[Member]:
     """Write the samples (image_id, extension, data, metadata) as one tar, in the order given.
 
     Args:
-        file: opened for writing; only ``write`` is used.
+        file: opened for writing.
         samples: streamed, so that no more than one image is held.
 
     Returns:
@@ -89,7 +96,7 @@ def read_entries(file: Readable, size_bytes: int) -> Iterator[Entry]:
     """Read a shard's members strictly in order: every byte of the archive must be one that ``write_shard`` writes.
 
     Args:
-        file: opened for reading; only ``read`` is used.
+        file: opened for reading.
         size_bytes: of the whole file, so that a damaged size field cannot ask for more memory than that.
 
     Raises:

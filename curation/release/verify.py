@@ -69,6 +69,9 @@ def verify(uri: str, workers: int = 1) -> Iterator[Problem]:
     if index.schema.names != INDEX_SCHEMA.names or index.schema.types != INDEX_SCHEMA.types:
         yield Problem("index", f"{INDEX} has the columns {index.schema.names}, not {INDEX_SCHEMA.names}")
         return
+    if holes := [field.name for field in INDEX_SCHEMA if not field.nullable and index[field.name].null_count]:
+        yield Problem("index", f"{INDEX} has rows without {', '.join(holes)}")
+        return
     yield from _check_index(manifest, index)
 
     rows = _by_shard(index)

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -228,3 +229,11 @@ def test_exit_codes(release, tmp_path):
     assert none.returncode == 2
     assert none.stderr.startswith("error: ")
     assert "Traceback" not in none.stderr
+
+
+def test_an_index_row_with_a_hole(release):
+    table = pq.read_table(release / "index.parquet")
+    holed = [row | {"member": None} if n == 3 else row for n, row in enumerate(table.to_pylist())]
+    pq.write_table(pa.Table.from_pylist(holed), release / "index.parquet")
+    restate(release)
+    assert first(release).check == "index"

@@ -1,0 +1,52 @@
+"""``python -m curation.audit RELEASE [--store STORE] [--json FILE]``."""
+
+import argparse
+import os
+from pathlib import Path
+
+from conf import entry_point
+from curation.audit.external import external_checks
+from curation.audit.internal import internal_checks, without_store
+from curation.audit.report import conclude, missing, table
+from curation.release.reader import ReleaseReader
+from curation.store import Store
+
+
+def main() -> int:
+    """Audit a release: 0 passed, 1 a policy failed, 3 not enough evidence; a tool error raises (2)."""
+    parser = argparse.ArgumentParser(
+        prog="python -m curation.audit",
+        description="Check a release; with its store, also where every image came from and why it was kept. "
+        "Exit code 0: passed. 1: a policy failed. 2: the audit itself failed. 3: not enough evidence.",
+        epilog="example: python -m curation.audit runs/demo/release --store runs/demo/store --waive safety",
+    )
+    parser.add_argument("release", metavar="RELEASE", help="folder or URI that holds manifest.json")
+    parser.add_argument("--store", help="the store that the release was made from")
+    parser.add_argument("--json", metavar="FILE", type=Path, help="write audit.json there")
+    parser.add_argument(
+        "--waive", metavar="CHECK", action="append", default=[], help="accept that this check is not evaluated"
+    )
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="shards read at a time (%(default)s)")
+    options = parser.parse_args()
+
+    release = ReleaseReader(options.release)
+    checks = external_checks(release, options.workers)
+    readable = all(check.status != "NOT_EVALUATED" for check in checks)
+    if options.store is None:
+        checks += without_store()
+    elif readable:
+        ids = release.index["image_id"].combine_chunks()
+        checks += internal_checks(Store(options.store), release.manifest, ids)
+    else:
+        checks += [missing(check.name, "the release cannot be read") for check in without_store()]
+    checks.append(missing("safety", "no detector of unsafe content has looked at these images"))
+    digest = release.manifest.digest if readable else None
+    audit = conclude(digest, options.store is not None, checks, options.waive)
+    if options.json is not None:
+        options.json.write_text(audit.model_dump_json(indent=1) + "\n")
+    print(table(audit))
+    return audit.exit_code()
+
+
+if __name__ == "__main__":
+    entry_point(main)

@@ -1,0 +1,203 @@
+"""The checks that read the store a release was made from.
+
+They follow the runs that the manifest names, not the newest ones: the store may have moved on. Takedowns and
+evaluation sets are read as they are now, since those are the ones that count.
+"""
+
+import json
+from collections.abc import Iterable
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from curation.audit.report import MAX_FINDINGS, Check, Status, judged, missing
+from curation.explain import STAGES
+from curation.release.manifest import Manifest
+from curation.schema import DROP, KEEP
+from curation.store import Store
+
+NAMES = ("ledger", "lineage", "decisions", "provenance", "rights", "contamination", "takedown")
+_OF_FILES = ("extract_links", "download", "index")  # these decide on URLs and files, a later stage on images
+_LEVELS = (0.45, 0.6, 0.75)
+
+
+def internal_checks(store: Store, manifest: Manifest, released: pa.Array) -> list[Check]:
+    """Lineage, ledger, provenance, rights, contamination and takedown of the released image ids.
+
+    Raises:
+        ValueError: there is no store.
+    """
+    if not store.runs():
+        raise ValueError(f"{store.uri}: no stage has run there; name the folder that holds tables/")
+    mine = pc.field("image_id").isin(released)
+    sightings = store.table("sightings", ["image_id", "url", "rights"], mine)
+    return [
+        _ledger(store, manifest),
+        _lineage(store, manifest),
+        _decisions(store, manifest, released),
+        _provenance(sightings, released),
+        _rights(sightings, manifest, released),
+        _contamination(store, manifest, released),
+        _takedown(store, sightings, released),
+    ]
+
+
+def without_store() -> list[Check]:
+    """The same checks where there is no store to read."""
+    return [missing(name, "needs the store; pass --store") for name in NAMES]
+
+
+def _ledger(store: Store, manifest: Manifest) -> Check:
+    """The ledger's rows of each run add up to what the manifest says of it."""
+    ids = [run.run_id for run in manifest.runs.values()]
+    if not ids:
+        return missing("ledger", "the manifest names no run")
+    rows = store.table("decisions", ["run_id", "decision", "reason"], pc.field("run_id").isin(ids))
+    counts = rows.group_by(["run_id", "decision", "reason"]).aggregate([([], "count_all")]).to_pylist()
+    offences = []
+    for stage, run in manifest.runs.items():
+        found: dict[tuple[str, str | None], int] = {
+            (r["decision"], r["reason"]): r["count_all"] for r in counts if r["run_id"] == run.run_id
+        }
+        stated: dict[tuple[str, str | None], int] = {(DROP, reason): count for reason, count in run.dropped.items()}
+        stated[(KEEP, None)] = run.kept
+        for decision, reason in sorted(found.keys() | stated.keys(), key=str):
+            a, b = found.get((decision, reason), 0), stated.get((decision, reason), 0)
+            if a != b:
+                offences.append(f"{stage}: the ledger has {a} rows of {decision} {reason or ''}; the manifest says {b}")
+    return judged("ledger", f"{rows.num_rows} decisions agree with the manifest's counts", offences)
+
+
+def _lineage(store: Store, manifest: Manifest) -> Check:
+    """Each run of the manifest is in the store as stated, with the recipe stated, on the runs stated."""
+    rows = {row["run_id"]: row for row in store.table("runs").sort_by("sequence").to_pylist()}
+    offences = []
+    for stage, run in manifest.runs.items():
+        row = rows.get(run.run_id)
+        if row is None or row["stage"] != stage:
+            offences.append(f"{stage}: the store has no run {run.run_id}")
+            continue
+        if json.loads(row["inputs"]) != run.inputs:
+            offences.append(f"{stage}: its inputs are not those of the store's run {run.run_id}")
+        # publish writes the manifest before its own commit, so the versions it names are some of those recorded
+        if not run.tables.items() <= json.loads(row["tables"]).items():
+            offences.append(f"{stage}: its table versions are not those of the store's run {run.run_id}")
+        if json.loads(row["recipe"]) != manifest.recipe.get(stage, {}):
+            offences.append(f"{stage}: its recipe is not that of the store's run {run.run_id}")
+        for upstream, run_id in run.inputs.items():
+            if upstream in STAGES and (upstream not in manifest.runs or manifest.runs[upstream].run_id != run_id):
+                offences.append(f"{stage}: reads run {run_id} of {upstream}, which the release does not rest on")
+    for before, stage in zip(manifest.stages, manifest.stages[1:], strict=False):
+        if before not in manifest.runs[stage].inputs:
+            offences.append(f"{stage}: does not say that it read {before}")
+    if absent := [stage for stage in STAGES if stage not in manifest.runs]:
+        if not offences:
+            return missing("lineage", f"the manifest names no run of {', '.join(absent)}")
+        offences.append(f"the manifest names no run of {', '.join(absent)}")
+    return judged("lineage", f"{len(manifest.runs)} runs are the store's, and each reads the one before", offences)
+
+
+def _decisions(store: Store, manifest: Manifest, released: pa.Array) -> Check:
+    """Every released image was kept by every stage that decides on images, and dropped by none."""
+    offences: list[str] = []
+    for stage in STAGES[STAGES.index("index") :]:
+        if stage not in manifest.runs:
+            continue
+        run = pc.field("run_id") == manifest.runs[stage].run_id
+        rows = store.table("decisions", ["image_id"], run & (pc.field("decision") == KEEP))
+        offences += [f"{i}: {stage} did not keep it" for i in _few(_without(released, rows["image_id"]))]
+        if stage not in _OF_FILES:  # a second file with the same bytes is dropped, and its image is not
+            rows = store.table("decisions", ["image_id"], run & (pc.field("decision") == DROP))
+            offences += [f"{i}: {stage} dropped it" for i in _few(_within(released, rows["image_id"]))]
+    absent = [stage for stage in STAGES[STAGES.index("index") :] if stage not in manifest.runs]
+    if absent and not offences:
+        return missing("decisions", f"the manifest names no run of {', '.join(absent)}")
+    return judged(
+        "decisions", f"{len(released)} released images were kept by every stage and dropped by none", offences
+    )
+
+
+def _provenance(sightings: pa.Table, released: pa.Array) -> Check:
+    unseen = _without(released, sightings["image_id"])
+    offences = [f"{i}: no sighting" for i in _few(unseen)]
+    measured = {"images": len(released), "sightings": sightings.num_rows, "without_sighting": len(unseen)}
+    return judged("provenance", "every released image has a URL or a file it came from", offences, measured)
+
+
+def _rights(sightings: pa.Table, manifest: Manifest, released: pa.Array) -> Check:
+    """Signals as observed. That none was seen is not a permission, hence WARN rather than PASS."""
+    section = manifest.recipe.get("extract_links")
+    refused = section.get("opt_out_signals") if isinstance(section, dict) else None
+    opt_outs = {"noai", "noimageai", *(refused or [])}
+    signals: dict[str, set[str]] = {}
+    for row in sightings.select(["image_id", "rights"]).to_pylist():
+        signals.setdefault(row["image_id"], set()).update(row["rights"] or [])
+    opted_out = {
+        image_id: found
+        for image_id, all_found in signals.items()
+        if (found := {signal for signal in all_found if signal.rpartition(":")[2] in opt_outs})
+    }
+    known = sum(bool(found) for found in signals.values())
+    unknown = len(released) - known
+    measured = {"images": len(released), "opted_out": len(opted_out), "unknown": unknown}
+    share = f"{100 * unknown / max(len(released), 1):.0f} % of images without any signal: their rights are unknown"
+    offences = [f"{image_id}: {', '.join(sorted(found))}" for image_id, found in opted_out.items()]
+    check = judged("rights", f"{len(opted_out)} opted out; {share}", offences, measured)
+    return check if offences or not unknown else check.model_copy(update={"status": Status.WARN})
+
+
+def _contamination(store: Store, manifest: Manifest, released: pa.Array) -> Check:
+    """No released image is one of the evaluation sets', or as similar to one as the recipe forbids."""
+    section = manifest.recipe.get("dedup")
+    dedup = section if isinstance(section, dict) else {}
+    against = sorted(dedup.get("against") or [])
+    if not against:
+        return missing("contamination", "the recipe names no evaluation set (dedup.against)")
+    collections = store.table("collections", filter=pc.field("collection").isin(against))
+    present = set(collections["collection"].to_pylist())
+    if absent := [name for name in against if name not in present]:
+        return missing("contamination", f"the store does not hold the set {', '.join(absent)}")
+    exact = set(_within(released, collections["image_id"]).to_pylist())
+    edges = store.table("edges", filter=pc.field("collection").isin(against) & pc.field("lower_id").isin(released))
+    forbidden = edges.filter(pc.field("similarity") >= float(dedup.get("reference_threshold", _LEVELS[0])))
+    offences = [
+        f"{row['image_id']}: is {row['path']} of {row['collection']}"
+        for row in collections.to_pylist()
+        if row["image_id"] in exact
+    ]
+    offences += [
+        f"{row['lower_id']}: similarity {row['similarity']:.3f} to {row['higher_id']} of {row['collection']}"
+        for row in forbidden.to_pylist()
+    ]
+    measured = {"evaluation_images": collections.num_rows, "exact": len(exact)}
+    for level in _LEVELS:
+        measured[f"pairs_from_{level}"] = pc.sum(pc.greater_equal(edges["similarity"], level)).as_py() or 0
+    summary = (
+        f"{len(exact)} exact and {forbidden.num_rows} similar pairs with {', '.join(against)} by {dedup.get('model')}"
+    )
+    return judged("contamination", summary, offences, measured)
+
+
+def _takedown(store: Store, sightings: pa.Table, released: pa.Array) -> Check:
+    requests = store.table("takedowns")
+    by_url = sightings.filter(pc.is_in(sightings["url"], _set(requests["url"])))
+    found = {*_within(released, requests["image_id"]).to_pylist(), *by_url["image_id"].to_pylist()}
+    offences = [f"{image_id}: its takedown was asked for" for image_id in found]
+    summary = f"{requests.num_rows} requests; {len(found)} of their images are in the release"
+    return judged("takedown", summary, offences, {"requests": requests.num_rows, "released": len(found)})
+
+
+def _within(ids: pa.Array, other: pa.ChunkedArray) -> pa.Array:
+    return ids.filter(pc.is_in(ids, _set(other)))
+
+
+def _without(ids: pa.Array, other: pa.ChunkedArray) -> pa.Array:
+    return ids.filter(pc.invert(pc.is_in(ids, _set(other))))
+
+
+def _set(values: pa.ChunkedArray) -> pa.Array:
+    return values.drop_null().combine_chunks()
+
+
+def _few(ids: pa.Array) -> Iterable[str]:
+    return ids.slice(0, MAX_FINDINGS).to_pylist()

@@ -1,0 +1,72 @@
+"""A release together with a store that tells how it came about: 24 images released, one too small, one file twice."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from curation.explain import STAGES
+from curation.store import Run
+from tests.curation.audit.stored import put, run_row
+from tests.curation.release.build import PICTURES, build
+
+IDS = sorted(PICTURES)
+SMALL = "0" * 32
+REFERENCE = "1" * 32
+DROPPED = {"index": {"exact_duplicate": 1}, "screen": {"too_small": 1}}
+RECIPE: dict[str, Any] = {stage: {} for stage in STAGES} | {
+    "dedup": {"against": ["exam"], "reference_threshold": 0.5, "model": "copies"}
+}
+
+
+def url(image_id: str) -> str:
+    return f"http://garden.test/{image_id}"
+
+
+def tables() -> dict[str, list[dict[str, Any]]]:
+    """The store's tables; every image, and a second file of the first one."""
+    decisions, runs, previous = [], [], None
+    for number, stage in enumerate(STAGES):
+        run_id = f"{stage}-run"
+        if stage in ("extract_links", "download", "index"):
+            subjects = [{"url": url(i), "image_id": i if stage == "index" else None} for i in [*IDS, SMALL]]
+            second = {"url": "http://garden.test/again", "image_id": IDS[0] if stage == "index" else None}
+            subjects.append(second | ({"reason": "exact_duplicate"} if stage == "index" else {}))
+        else:
+            subjects = [{"image_id": i} for i in IDS]
+            subjects += [{"image_id": SMALL, "reason": "too_small"}] if stage == "screen" else []
+        keep = [
+            {"decision": "drop" if "reason" in s else "keep", "stage": stage, "run_id": run_id} | s for s in subjects
+        ]
+        decisions += keep
+        row = run_row(number, stage, len(subjects), DROPPED.get(stage, {}), previous)
+        runs.append(row | {"recipe": json.dumps(RECIPE[stage])})
+        previous = stage
+    return {
+        "runs": runs,
+        "decisions": decisions,
+        "sightings": [{"image_id": i, "url": url(i), "rights": ["meta:noindex"]} for i in [*IDS, SMALL]],
+        "collections": [{"collection": "exam", "image_id": REFERENCE, "path": "exam:1.png"}],
+        "edges": [{"collection": "exam", "lower_id": SMALL, "higher_id": REFERENCE, "similarity": 0.9}],
+        "takedowns": [{"image_id": SMALL}, {"url": "http://garden.test/gone"}],
+    }
+
+
+def write_store(folder: Path, content: dict[str, list[dict[str, Any]]]) -> Path:
+    for name, rows in content.items():
+        put(folder, name, rows)
+    return folder
+
+
+def write_release(folder: Path, **changes: Any) -> Path:
+    runs, previous = {}, None
+    for number, stage in enumerate(STAGES):
+        row = run_row(
+            number, stage, 26 if number < 3 else 25 if stage == "screen" else 24, DROPPED.get(stage, {}), previous
+        )
+        inputs = {previous: f"{previous}-run"} if previous else {}
+        versions = {} if stage == "publish" else {"decisions": number}
+        counts = (row["rows_in"], row["kept"], DROPPED.get(stage, {}))
+        runs[stage] = Run(stage, row["run_id"], RECIPE[stage], inputs, versions, *counts, {})
+        previous = stage
+    build(folder, **({"runs": runs, "recipe": RECIPE} | changes))
+    return folder
