@@ -1,0 +1,1 @@
+"""Guarded fetching: who may be asked, how, and what is written of the answers."""

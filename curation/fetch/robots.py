@@ -1,0 +1,87 @@
+"""robots.txt (RFC 9309): fetched once for a host, and asked for every URL."""
+
+import functools
+from dataclasses import dataclass
+from typing import Literal
+from urllib.parse import urljoin, urlsplit
+
+from protego import Protego
+
+from curation.fetch.guard import fetch
+from curation.fetch.options import FetchOptions, product_token
+from curation.fetch.outcome import FetchError
+from curation.schema import Reason
+
+MAX_ROBOTS_BYTES = 500 << 10  # RFC 9309, section 2.5: at least this much must be read; what follows is ignored
+
+
+@dataclass(frozen=True, slots=True)
+class RobotsRecord:
+    """A row of the ``robots`` table.
+
+    Attributes:
+        host: scheme and authority, as ``https://example.com``: robots.txt holds for exactly these.
+        status: "rules" (see ``body``), "allowed_all" (there is none) or "unreachable".
+        body: the rules as text, or why there are none.
+    """
+
+    host: str
+    status: Literal["allowed_all", "rules", "unreachable"]
+    body: str
+
+
+def robots_host(url: str) -> str:
+    """Scheme and authority of a normalised URL: the key of its robots record."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}"
+
+
+def fetch_robots(host: str, options: FetchOptions) -> RobotsRecord:
+    """Fetch the robots.txt of one host; every failure is a record, none raises (RFC 9309, section 2.3.1).
+
+    A 4xx status means that there are no rules; but 429 says "later" and counts as unreachable, like 5xx, time-outs
+    and failed connections.
+
+    Args:
+        host: scheme and authority, as :func:`robots_host` gives them.
+        options: as for images, except for the cap on bytes and the header directives.
+    """
+    limits = options.model_copy(
+        update={
+            "max_bytes": MAX_ROBOTS_BYTES,
+            "max_redirects": max(5, options.max_redirects),  # section 2.3.1.2: at least five
+            "disallowed_header_directives": [],
+        }
+    )
+    try:
+        fetched = fetch(urljoin(host, "/robots.txt"), limits, truncate=True)
+    except FetchError as error:
+        absent = error.status is not None and 400 <= error.status < 500 and error.status != 429
+        too_long_a_way = error.reason is Reason.TOO_MANY_REDIRECTS  # section 2.3.1.2 counts it as absent
+        return RobotsRecord(host, "allowed_all" if absent or too_long_a_way else "unreachable", error.message)
+    return RobotsRecord(host, "rules", fetched.body.decode("utf-8-sig", "replace").replace("\0", "�"))
+
+
+def allows(record: RobotsRecord, url: str, user_agent: str, fail_closed: bool = True) -> bool:
+    """Whether a host lets us fetch a URL.
+
+    The group is chosen by our product token, the longest matching rule decides, and ``allow`` wins a tie.
+
+    Args:
+        record: of the URL's host.
+        url: normalised.
+        user_agent: the header we send; its product token (the part before the slash) is compared.
+        fail_closed: what is unreachable forbids everything, as the RFC asks; False allows everything.
+    """
+    assert record.host == robots_host(url), (record.host, url)
+    match record.status:
+        case "allowed_all":
+            return True
+        case "unreachable":
+            return not fail_closed
+    return _rules(record.body).can_fetch(url, product_token(user_agent))
+
+
+@functools.lru_cache(maxsize=256)
+def _rules(body: str) -> Protego:
+    return Protego.parse(body)

@@ -1,0 +1,251 @@
+"""Pages out of one input file: WARC (plain or gzip) and plain HTML, with whatever is broken reported in place."""
+
+import re
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import BinaryIO, Literal
+from urllib.parse import quote
+
+from fastwarc.warc import ArchiveIterator, WarcRecord, WarcRecordType
+from selectolax.lexbor import LexborHTMLParser
+
+from curation.links.bodies import BodyError, decoded_body, gunzip_start
+from curation.links.charset import decode
+from curation.links.rights import header_signals
+
+MAX_RECORD_BYTES = 32 << 20
+
+_MAX_RESTARTS = 100  # in one file; beyond it the rest of the file is given up
+_SNIFFED_BYTES = 4096
+_GZIP = b"\x1f\x8b\x08"
+_BOUNDARY = re.compile(rb"\x1f\x8b\x08|WARC/[01]\.")
+_HTML_TYPES = ("text/html", "application/xhtml+xml")
+_HTML_NAMES = (".html", ".htm", ".xhtml", ".shtml")
+_HTML_START = re.compile(rb"(?:\xef\xbb\xbf)?\s*<(?:!doctype\s+html|html|head|body|\?xml|!--)", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One HTML page as it was crawled.
+
+    Attributes:
+        url: its address; a ``file:`` pseudo-address where a plain HTML file names none, so that only absolute
+            links resolve.
+        html: the body without transfer and content encodings.
+        charset: of the Content-Type header, or None.
+        offset: byte offset of the record in the file; of its gzip member in a compressed one.
+        crawled_at: WARC-Date (ISO 8601), or None.
+        rights: signals in the response headers, as ``header:noai``.
+    """
+
+    url: str
+    html: bytes
+    charset: str | None = None
+    offset: int = 0
+    crawled_at: str | None = None
+    rights: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """A file or a record that cannot be read, and why."""
+
+    offset: int
+    kind: Literal["file", "record"]
+    message: str
+
+
+def read_pages(file: BinaryIO, name: str, max_record_bytes: int = MAX_RECORD_BYTES) -> Iterator[Page | Broken]:
+    """Read every HTML page of one file; content never raises, it is reported as :class:`Broken`.
+
+    After a broken record the reading goes on at the next gzip member or WARC header. Memory stays below a small
+    multiple of ``max_record_bytes``.
+
+    Args:
+        file: seekable, at its start.
+        name: of the file, relative to its source; its suffix helps to recognise HTML.
+        max_record_bytes: a longer page is Broken.
+    """
+    head = file.read(_SNIFFED_BYTES)
+    file.seek(0)
+    if not head:
+        yield Broken(0, "file", "empty file")
+        return
+    start = gunzip_start(head, _SNIFFED_BYTES) if head.startswith(_GZIP) else head
+    plain_name = name.lower().removesuffix(".gz")
+    if start.startswith(b"WARC/"):
+        yield from _read_warc(file, max_record_bytes)
+    elif start.startswith(b"filedesc://"):
+        yield Broken(0, "file", "ARC file; only WARC is read")
+    elif plain_name.endswith(_HTML_NAMES) or _HTML_START.match(start):
+        yield _read_html(file, name, head.startswith(_GZIP), max_record_bytes)
+    elif head.startswith(_GZIP) and not start:
+        yield Broken(0, "file", "damaged gzip")
+    elif plain_name.endswith(".paths"):
+        yield Broken(0, "file", "list of paths, not a WARC file; name the files it lists as inputs")
+    else:
+        yield Broken(0, "file", "neither WARC nor HTML")
+
+
+def _read_warc(file: BinaryIO, max_record_bytes: int) -> Iterator[Page | Broken]:
+    captures = broken = 0
+    for record in _records(file):
+        result: Page | Broken | None
+        if isinstance(record, Broken):
+            result = record
+        else:
+            captures += record.record_type in (WarcRecordType.response, WarcRecordType.resource)
+            try:
+                result = _page(record, max_record_bytes)
+            except Exception as error:  # whatever the parsers raise on hostile bytes is the record's fault
+                result = Broken(record.stream_pos, "record", _sentence(error))
+        if isinstance(result, Broken):
+            broken += 1
+        if result is not None:
+            yield result
+    if not captures and not broken:
+        yield Broken(0, "file", "no HTTP responses (a WAT, WET or request-only file)")
+
+
+def _records(file: BinaryIO) -> Iterator[WarcRecord | Broken]:
+    """All records, restarting behind each place where the framing itself is broken."""
+    position, last_reported = 0, -1
+    for _ in range(_MAX_RESTARTS):
+        file.seek(position)
+        last = None
+        try:
+            for record in ArchiveIterator(file, parse_http=False):
+                last = record.stream_pos
+                yield record
+            return
+        except Exception as error:
+            message = _sentence(error)
+        behind = _next_boundary(file, (position if last is None else last) + 1)
+        # With a record read, what comes behind it is broken; with none, the place where reading began.
+        at = position if last is None else (behind if behind is not None else last)
+        if at != last_reported:
+            yield Broken(at, "record", message)
+            last_reported = at
+        if behind is None:
+            return
+        position = behind
+    yield Broken(position, "file", f"given up after {_MAX_RESTARTS} broken places")
+
+
+def _next_boundary(file: BinaryIO, position: int) -> int | None:
+    """Offset at or behind ``position`` where a gzip member or a plain WARC header may begin."""
+    overlap = 8
+    file.seek(position)
+    tail = b""
+    while block := file.read(1 << 20):
+        window = tail + block
+        if match := _BOUNDARY.search(window):
+            return position - len(tail) + match.start()
+        position += len(block)
+        tail = window[-overlap:]
+    return None
+
+
+def _page(record: WarcRecord, max_record_bytes: int) -> Page | Broken | None:
+    """The page of a record; None where it holds none (a redirect, an image, a request)."""
+    offset, kind = record.stream_pos, record.record_type
+    if kind == WarcRecordType.unknown and not record.headers.get("WARC-Type"):
+        return Broken(offset, "record", "truncated WARC header")
+    if kind not in (WarcRecordType.response, WarcRecordType.resource):
+        return _passed_over(record)
+    if not (record.headers.get("Content-Length") or "").strip().isdigit():
+        return Broken(offset, "record", "no valid Content-Length")
+    headers: list[tuple[str, str]] = []
+    content_type = record.headers.get("Content-Type") or ""
+    if kind == WarcRecordType.response:
+        if not record.is_http:
+            return _passed_over(record)
+        # Lenient: servers send header lines that the strict mode refuses.
+        record.parse_http(strict_mode=False)
+        if record.http_headers is None or record.http_headers.status_code is None:
+            return _passed_over(record) or Broken(offset, "record", "response without an HTTP status line")
+        if not 200 <= record.http_headers.status_code < 300:
+            return _passed_over(record)
+        headers = list(record.http_headers.to_tuples())
+        content_type = _header(headers, "content-type")
+    media_type = content_type.partition(";")[0].strip().lower()
+    if media_type and media_type not in _HTML_TYPES:
+        return _passed_over(record)
+    length = record.content_length  # of the payload: what is left behind the HTTP headers
+    if length > max_record_bytes:
+        return Broken(offset, "record", f"page larger than {max_record_bytes} bytes")
+    body = record.reader.read(length) if length else b""
+    if len(body) < length:
+        return _truncated(record, len(body))
+    try:
+        body = decoded_body(
+            body, _header(headers, "transfer-encoding"), _header(headers, "content-encoding"), max_record_bytes
+        )
+    except BodyError as error:
+        return Broken(offset, "record", str(error))
+    if not media_type and not _HTML_START.match(body):
+        return None
+    url = (record.headers.get("WARC-Target-URI") or "").strip("<> ")
+    if not url:
+        return Broken(offset, "record", "no WARC-Target-URI")
+    return Page(
+        url=url,
+        html=body,
+        charset=_charset(content_type),
+        offset=offset,
+        crawled_at=record.headers.get("WARC-Date"),
+        rights=tuple(f"header:{signal}" for signal in header_signals(headers)),
+    )
+
+
+def _passed_over(record: WarcRecord) -> Broken | None:
+    """Nothing, unless the file ends within the record."""
+    present = record.consume()
+    return _truncated(record, present) if present < record.content_length else None
+
+
+def _truncated(record: WarcRecord, present: int) -> Broken:
+    return Broken(record.stream_pos, "record", f"truncated: {present} of {record.content_length} bytes")
+
+
+def _read_html(file: BinaryIO, name: str, compressed: bool, max_record_bytes: int) -> Page | Broken:
+    html = file.read(max_record_bytes + 1)
+    if len(html) > max_record_bytes:
+        return Broken(0, "file", f"page larger than {max_record_bytes} bytes")
+    if compressed:
+        try:
+            html = decoded_body(html, "", "gzip", max_record_bytes)
+        except BodyError as error:
+            return Broken(0, "file", str(error))
+    return Page(url=_stated_address(html) or f"file:{quote(name)}", html=html)
+
+
+def _stated_address(html: bytes) -> str | None:
+    """Where a saved page says it came from: rel=canonical, then ``<base>``, then og:url; absolute ones only."""
+    tree = LexborHTMLParser(decode(html, None))
+    for selector, attribute in (
+        ('link[rel~="canonical"][href]', "href"),
+        ("base[href]", "href"),
+        ('meta[property="og:url"][content]', "content"),
+    ):
+        node = tree.css_first(selector)
+        address = ((node.attributes.get(attribute) if node else None) or "").strip()
+        if address.lower().startswith(("http://", "https://")):
+            return address
+    return None
+
+
+def _header(headers: list[tuple[str, str]], name: str) -> str:
+    return next((value for key, value in headers if key.lower() == name), "")
+
+
+def _charset(content_type: str) -> str | None:
+    match = re.search(r"charset\s*=\s*[\"']?([^\s\"';]+)", content_type, re.IGNORECASE)
+    return match[1] if match else None
+
+
+def _sentence(error: Exception) -> str:
+    if isinstance(error, zlib.error):
+        return "damaged gzip"
+    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -1,0 +1,53 @@
+"""Rights signals as sites write them: robots directives and TDM reservations.
+
+Names are those of the signals themselves ("noai", "tdm-reservation"); whoever observes one says where, as in
+``header:noai`` or ``meta:noai``.
+"""
+
+from collections.abc import Iterable
+
+DIRECTIVES = frozenset({"noai", "noimageai", "noindex", "noimageindex", "none"})
+TDM_RESERVATION = "tdm-reservation"  # W3C TDM Reservation Protocol: "1" reserves text and data mining
+
+_DIRECTIVES_WITH_VALUE = frozenset(
+    {"unavailable_after", "max-snippet", "max-image-preview", "max-video-preview", "indexifembedded"}
+)
+
+
+def header_signals(headers: Iterable[tuple[str, str]], agent: str = "") -> list[str]:
+    """Signals in HTTP response headers, sorted.
+
+    Args:
+        headers: (name, value) pairs, names in any case.
+        agent: our product token. Directives for another agent ("googlebot: noindex") do not concern us.
+    """
+    found: set[str] = set()
+    for name, value in headers:
+        match name.lower():
+            case "x-robots-tag":
+                found.update(_robots_header(value, agent.lower()))
+            case "tdm-reservation" if value.strip() == "1":
+                found.add(TDM_RESERVATION)
+    return sorted(found)
+
+
+def meta_signals(name: str, content: str) -> list[str]:
+    """Signals in one ``<meta name=... content=...>``, sorted."""
+    match name.strip().lower():
+        case "robots":
+            return sorted({token.strip().lower() for token in content.split(",")} & DIRECTIVES)
+        case "tdm-reservation" if content.strip() == "1":
+            return [TDM_RESERVATION]
+    return []
+
+
+def _robots_header(value: str, agent: str) -> set[str]:
+    found, addressed = set(), True
+    for token in value.lower().split(","):
+        before, colon, after = token.partition(":")
+        if colon and before.strip() not in _DIRECTIVES_WITH_VALUE:
+            addressed = before.strip() == agent  # an agent's name holds for the rest of the header line
+            token = after
+        if addressed and token.strip() in DIRECTIVES:
+            found.add(token.strip())
+    return found

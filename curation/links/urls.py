@@ -1,0 +1,157 @@
+"""URLs in one spelling, their registrable domains, and the rules that refuse some."""
+
+import functools
+import ipaddress
+import re
+from urllib.parse import urlsplit
+
+import idna
+import tldextract
+
+MAX_URL_CHARS = 8000  # what RFC 9110, section 4.1 asks every recipient to support
+
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+_CONTROL = re.compile(r"[\x00-\x20\x7f]")
+_HOST = re.compile(r"(?:[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?\.)*[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
+_NUMERIC = re.compile(r"[0-9]+|0x[0-9a-f]*")
+_ESCAPE = re.compile(r"%([0-9a-fA-F]{2})?|[^!#$&'()*+,/:;=?@\[\]A-Za-z0-9._~-]")
+_UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
+
+
+def normalise(url: str) -> str:
+    """One spelling for equal http(s) URLs (RFC 3986, section 6.2.2, and IDNA 2008 for the host).
+
+    Lower-cases scheme and host, drops the default port and the fragment, resolves dot segments, and writes
+    every percent-escape in the one canonical way. Applying it twice changes nothing.
+
+    Raises:
+        ValueError: not http(s), no or malformed host, credentials, a bad port, control characters, too long.
+    """
+    text = url.strip(" ")
+    if len(text) > MAX_URL_CHARS:
+        raise ValueError(f"URL longer than {MAX_URL_CHARS} characters")
+    if _CONTROL.search(text.replace(" ", "")):
+        raise ValueError("URL with control characters")
+    parts = urlsplit(text.replace("\\", "/") if "\\" in text.partition("?")[0] else text)
+    if parts.scheme not in _DEFAULT_PORTS:
+        raise ValueError(f"scheme {parts.scheme or 'missing'!r} is not http or https")
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("URL with credentials")
+    port = parts.port  # raises ValueError where it is not a port
+    authority = normalise_host(parts.hostname or "")
+    if port is not None and port != _DEFAULT_PORTS[parts.scheme]:
+        if port == 0:
+            raise ValueError("port 0")
+        authority = f"{authority}:{port}"
+    path = _without_dot_segments(_escape(parts.path)) or "/"
+    query = f"?{_escape(parts.query)}" if parts.query else ""
+    normal = f"{parts.scheme}://{authority}{path}{query}"
+    if len(normal) > MAX_URL_CHARS:
+        raise ValueError(f"URL longer than {MAX_URL_CHARS} characters")
+    return normal
+
+
+def normalise_host(host: str) -> str:
+    """A host name in lower-case ASCII (IDNA, UTS 46), or an IP literal in its canonical spelling.
+
+    Raises:
+        ValueError: empty, not a name, or a number that only some resolvers read as an address.
+    """
+    name = host.lower().removesuffix(".")
+    if not name:
+        raise ValueError("URL without a host")
+    if ":" in name:
+        if "%" in name:
+            raise ValueError("IPv6 address with a zone")
+        return f"[{ipaddress.IPv6Address(name).compressed}]"
+    if not name.isascii() or "%" in name:
+        try:
+            name = idna.encode(name, uts46=True).decode("ascii")
+        except idna.IDNAError as error:
+            raise ValueError("host is not a valid internationalised name") from error
+    if len(name) > 253 or not _HOST.fullmatch(name):
+        raise ValueError("host is not a valid name")
+    if _NUMERIC.fullmatch(name.rpartition(".")[2]):
+        return str(ipaddress.IPv4Address(name))  # refuses 0x7f.1 and 2130706433, which resolvers accept
+    return name
+
+
+def registrable_domain(url: str) -> str:
+    """The domain somebody registered: "example.co.uk" of "https://a.b.example.co.uk/"; an IP address is itself.
+
+    The public-suffix list is the one bundled with tldextract; under a suffix that is not on it, such as
+    ``.test``, the last two labels count. A host that is itself a suffix is returned whole.
+    """
+    host = urlsplit(url).hostname or ""
+    return _registrable_domain_of_host(host)
+
+
+@functools.lru_cache(maxsize=1 << 16)
+def _registrable_domain_of_host(host: str) -> str:
+    if ":" in host or _NUMERIC.fullmatch(host.rpartition(".")[2]):
+        return host
+    found = _suffixes().extract_str(host)
+    if found.suffix:
+        return found.top_domain_under_public_suffix or host
+    return ".".join(host.split(".")[-2:])
+
+
+@functools.lru_cache(maxsize=1)
+def _suffixes() -> tldextract.TLDExtract:
+    return tldextract.TLDExtract(suffix_list_urls=(), cache_dir=None, fallback_to_snapshot=True)
+
+
+class DomainRules:
+    """Domains that must not be asked.
+
+    Args:
+        blocked: names such as ``example.com``; each refuses itself and everything below it. A leading ``*.``
+            or dot is allowed and means the same.
+
+    Raises:
+        ValueError: an entry is not a host name.
+    """
+
+    def __init__(self, blocked: list[str]) -> None:
+        self._rules: dict[str, str] = {}
+        for rule in blocked:
+            try:
+                name = normalise_host(rule.strip().removeprefix("*").removeprefix("."))
+            except ValueError as error:
+                raise ValueError(f"blocked domain {rule!r}: {error}; write it as example.com") from error
+            self._rules.setdefault(name, rule)
+
+    def refusing(self, url: str) -> str | None:
+        """The rule that refuses a normalised URL, as it was written in the list, or None."""
+        host = urlsplit(url).hostname or ""
+        host = f"[{host}]" if ":" in host else host
+        while host:
+            if host in self._rules:
+                return self._rules[host]
+            host = host.partition(".")[2]
+        return None
+
+
+def _escape(text: str) -> str:
+    def canonical(match: re.Match[str]) -> str:
+        if match[1]:
+            character = chr(int(match[1], 16))
+            return character if character in _UNRESERVED else match[0].upper()
+        return "".join(f"%{byte:02X}" for byte in match[0].encode("utf-8", "replace"))
+
+    return _ESCAPE.sub(canonical, text)
+
+
+def _without_dot_segments(path: str) -> str:
+    if "/." not in path:
+        return path
+    kept: list[str] = []
+    segments = path.split("/")
+    for segment in segments[1:]:
+        if segment == "..":
+            del kept[-1:]
+        elif segment != ".":
+            kept.append(segment)
+    if segments[-1] in (".", ".."):
+        kept.append("")
+    return "/" + "/".join(kept)
