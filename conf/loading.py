@@ -3,12 +3,13 @@
 import difflib
 import hashlib
 import json
+import types
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 import pydantic
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 
@@ -35,26 +36,27 @@ def load(section: type[S], path: str | Path, overrides: Sequence[str] = ()) -> S
         overrides: ``dotted.key=value`` strings; values are YAML.
 
     Raises:
-        ConfigError: the file is missing or not YAML, an override has no ``=``, a key is unknown, a value has
-            the wrong type.
+        ConfigError: the file is missing or not YAML, an override is not ``key=value``, a key is unknown or
+            missing, a value has the wrong type.
     """
     file = _find(Path(path))
     try:
-        tree: Any = OmegaConf.load(file)
-        for override in overrides:
-            key, equals, _ = override.partition("=")
-            if not equals or not key:
-                raise ConfigError(f"override {override!r} is not key=value, as in runtime.partitions=4")
-            tree = OmegaConf.merge(tree, OmegaConf.from_dotlist([override]))
-        values = OmegaConf.to_container(tree, resolve=True)
-    except ConfigError:
-        raise
-    except (OmegaConfBaseException, OSError, ValueError) as error:
+        tree = OmegaConf.load(file)
+    except (OSError, UnicodeError) as error:
         raise ConfigError(f"{file}: cannot be read: {error}") from error
     except Exception as error:  # yaml's errors share no importable base with OmegaConf's
         raise ConfigError(f"{file}: is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(tree, DictConfig):
+        raise ConfigError(f"{file}: holds a list; a recipe is made of keys, as in store: runs/demo/store")
+    for override in overrides:
+        _override(tree, override)
     try:
-        return section.model_validate(values)
+        values = OmegaConf.to_container(tree, resolve=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{file}: {error.full_key}: {str(error).splitlines()[0]}") from error
+    try:
+        # as JSON, so that strict types accept what YAML can write: a list for a tuple, a word for an enum
+        return section.model_validate_json(json.dumps(values))
     except pydantic.ValidationError as error:
         raise ConfigError(f"{file}: " + "; ".join(_sentences(section, error))) from error
 
@@ -63,6 +65,16 @@ def digest(section: pydantic.BaseModel) -> str:
     """SHA-256 (hex) of a section's canonical JSON: equal values give equal digests, whatever their order."""
     canonical = json.dumps(section.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def _override(tree: DictConfig, override: str) -> None:
+    key, equals, _ = override.partition("=")
+    if not equals or not all(key.split(".")):
+        raise ConfigError(f"override {override!r} is not key=value, as in runtime.partitions=4")
+    try:
+        tree.merge_with_dotlist([override])
+    except Exception as error:
+        raise ConfigError(f"override {override!r} cannot be applied: {' '.join(str(error).split())}") from error
 
 
 def _find(path: Path) -> Path:
@@ -79,31 +91,53 @@ def _find(path: Path) -> Path:
 
 def _sentences(section: type[Section], error: pydantic.ValidationError) -> Iterator[str]:
     for item in error.errors(include_url=False):
-        key = ".".join(str(part) for part in item["loc"])
+        *parents, last = [str(part) for part in item["loc"]] or [""]
+        key, value = ".".join([*parents, last]), item["input"]
+        said = str(item["ctx"]["error"]) if item["type"] == "value_error" else item["msg"][0].lower() + item["msg"][1:]
         if item["type"] == "extra_forbidden":
-            known = sorted(_keys_beside(section, item["loc"]))
-            near = difflib.get_close_matches(str(item["loc"][-1]), known, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"the keys there are {', '.join(known)}"
+            known = sorted(_keys_below(section, parents))
+            near = difflib.get_close_matches(last, known, n=1)
+            hint = (
+                f"did you mean {'.'.join([*parents, near[0]])!r}?" if near else f"the keys there are {', '.join(known)}"
+            )
             yield f"unknown key {key!r}; {hint}"
         elif item["type"] == "missing":
             yield f"the key {key!r} is missing; add it or pass {key}=value"
+        elif isinstance(value, dict) and item["type"] == "value_error":  # a rule between the keys of a section
+            yield f"{key}: {said}" if key else said
         else:
-            yield f"{key} = {item['input']!r}: {item['msg'][0].lower()}{item['msg'][1:]}"
+            yield f"{key} = {value!r}: {said}"
 
 
-def _keys_beside(section: type[Section], location: tuple[int | str, ...]) -> set[str]:
-    """Field names of the section that holds ``location``."""
-    current: Any = section
-    for part in location[:-1]:
-        if isinstance(current, type) and issubclass(current, Section) and part in current.model_fields:
-            current = current.model_fields[str(part)].annotation
-        else:  # a mapping or list of sections: the value type is the last argument
-            current = next((a for a in reversed(get_args(current)) if isinstance(a, type)), None)
-        if not (isinstance(current, type) and issubclass(current, Section)):
-            optional = [a for a in get_args(current) if isinstance(a, type) and issubclass(a, Section)]
-            current = optional[0] if len(optional) == 1 and not _is_mapping(current) else current
-    return set(current.model_fields) if isinstance(current, type) and issubclass(current, Section) else set()
+def _keys_below(section: type[Section], location: Sequence[str]) -> set[str]:
+    """Field names of the section, or of the alternatives, that ``location`` leads to."""
+    current: set[Any] = {section}
+    for part in location:
+        # a part that leads nowhere is pydantic's own, such as the name of a union's alternative
+        current = {inner for outer in current for inner in _inside(outer, part)} or current
+    return {
+        name for outer in current for option in _alternatives(outer) for name in getattr(option, "model_fields", ())
+    }
 
 
-def _is_mapping(annotation: Any) -> bool:
-    return getattr(annotation, "__origin__", None) in (dict, list, tuple)
+def _inside(annotation: Any, part: str) -> Iterator[Any]:
+    """Annotations of what a key or index leads to."""
+    for option in _alternatives(annotation):
+        if hasattr(option, "model_fields"):
+            if part in option.model_fields:
+                yield option.model_fields[part].annotation
+        elif get_origin(option) is dict:
+            yield get_args(option)[1]
+        elif get_origin(option) in (list, tuple):
+            yield get_args(option)[0]
+
+
+def _alternatives(annotation: Any) -> Iterator[Any]:
+    """The members of a union; of ``Annotated``, what is annotated; of anything else, itself."""
+    if get_origin(annotation) is Annotated:
+        yield from _alternatives(get_args(annotation)[0])
+    elif get_origin(annotation) in (Union, types.UnionType):
+        for option in get_args(annotation):
+            yield from _alternatives(option)
+    else:
+        yield annotation
