@@ -1,6 +1,5 @@
 import hashlib
 import json
-import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -34,18 +33,6 @@ def id_of(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()[:32]
 
 
-def test_two_builds_are_the_same_bytes(web, tmp_path):
-    build(tmp_path / "elsewhere" / "again")
-    assert tree(tmp_path / "elsewhere" / "again") == tree(web)
-
-
-def test_another_seed_is_another_web(truth, tmp_path):
-    other = build(tmp_path / "web", seed=1)
-    held_out = [{tile.image_id for tile in t.tiles if tile.split == "heldout/test"} for t in (truth, other)]
-    assert held_out[0] != held_out[1]
-    assert set(truth.totals["cases"]) == set(other.totals["cases"])
-
-
 def test_it_stays_small(web):
     assert sum(path.stat().st_size for path in web.rglob("*")) < 30e6
 
@@ -56,16 +43,16 @@ def test_a_second_build_touches_nothing(web):
     assert {path: path.stat().st_mtime_ns for path in web.rglob("*")} == before
 
 
-def test_an_older_web_and_a_killed_build_are_replaced(web, tmp_path):
-    folder = tmp_path / "web"
-    shutil.copytree(web, folder)
-    (folder / "pocket_web.json").write_text(json.dumps({"version": 0, "seed": 0}))
+def test_an_older_web_and_a_killed_build_are_replaced_by_the_same_bytes(web, tmp_path):
+    folder = tmp_path / "elsewhere"
+    (folder / "site").mkdir(parents=True)
     (folder / "site" / "stale.jpg").write_bytes(b"old")
-    (tmp_path / ".web.unfinished").mkdir()
-    (tmp_path / ".web.unfinished" / "half").write_bytes(b"half")
+    (folder / "pocket_web.json").write_text(json.dumps({"version": 0, "seed": 0}))
+    (tmp_path / ".elsewhere.unfinished").mkdir()
+    (tmp_path / ".elsewhere.unfinished" / "half").write_bytes(b"half")
     build(folder)
     assert tree(folder) == tree(web)
-    assert [path.name for path in tmp_path.iterdir()] == ["web"]
+    assert [path.name for path in tmp_path.iterdir()] == ["elsewhere"]
 
 
 def test_somebody_elses_folder_is_left_alone(tmp_path):
@@ -132,13 +119,20 @@ def test_truth_survives_its_file(truth, tmp_path):
     assert Truth.read(tmp_path / "truth.json") == truth
 
 
-def test_the_command_builds_and_refuses(tmp_path):
-    command = [sys.executable, "-m", "curation.pocket_web", "build"]
-    built = subprocess.run([*command, tmp_path / "web"], capture_output=True, text=True, check=True)
+def test_the_command_builds_another_web_from_another_seed(truth, tmp_path):
+    command = [sys.executable, "-m", "curation.pocket_web", "build", tmp_path / "web", "--seed", "1"]
+    built = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "exact_copy 20" in built.stdout
-    (tmp_path / "other").mkdir()
-    (tmp_path / "other" / "x").touch()
-    refused = subprocess.run([*command, tmp_path / "other"], capture_output=True, text=True)
+    other = Truth.read(tmp_path / "web" / "truth.json")
+    held_out = [{tile.image_id for tile in t.tiles if tile.split == "heldout/test"} for t in (truth, other)]
+    assert held_out[0] != held_out[1]
+    assert truth.totals["cases"] == other.totals["cases"]
+
+
+def test_the_command_refuses_in_one_sentence(tmp_path):
+    (tmp_path / "x").touch()
+    command = [sys.executable, "-m", "curation.pocket_web", "build", tmp_path]
+    refused = subprocess.run(command, capture_output=True, text=True)
     assert refused.returncode == 2
     assert refused.stderr.startswith("error: ")
     assert len(refused.stderr.splitlines()) == 1
