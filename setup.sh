@@ -22,11 +22,11 @@ apt_install() { # only where it needs no answer: as root, or with a sudo that as
     local sudo=""
     command -v apt-get >/dev/null || return 1
     [ "$(id -u)" = 0 ] || sudo="sudo -n"
-    ${sudo:-env} true 2>/dev/null || return 1
+    [ -z "$sudo" ] || $sudo true 2>/dev/null || return 1
     echo "installing $1 with apt" >&2
-    export DEBIAN_FRONTEND=noninteractive
-    $sudo apt-get install -y -qq "$1" </dev/null >/dev/null 2>&1 && return
-    { $sudo apt-get update -qq && $sudo apt-get install -y -qq "$1"; } </dev/null >/dev/null
+    local apt="$sudo env DEBIAN_FRONTEND=noninteractive apt-get -qq"
+    $apt install -y "$1" </dev/null >/dev/null 2>&1 && return
+    { $apt update && $apt install -y "$1"; } </dev/null >/dev/null
 }
 
 python_fits() { # the versions that constraints.txt was resolved for
