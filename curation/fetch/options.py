@@ -14,7 +14,7 @@ class FetchPolicy(Section):
     """Limits and manners: what may change the outcome.
 
     Attributes:
-        timeout_s: for one URL, from the name look-up to the last byte, redirects included.
+        timeout_s: for one attempt at a URL, from the name look-up to the last byte, redirects included.
         max_bytes: of a body, as sent and as unpacked.
         max_redirects: followed for one URL.
         retries: further attempts after a failure that may pass (no connection, time-out, 429, 5xx).
