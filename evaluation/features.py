@@ -5,18 +5,28 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from safetensors.torch import save
+from torch import Tensor
 from torch.nn.functional import normalize
 from torchvision.transforms import v2
 from tqdm import tqdm
 
 from evaluation.config import Protocol, Runtime
+from training.models.vit import VisionTransformer
+from training.pretrained import build, load_backbone
 
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, as in training
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+class Normalisation(NamedTuple):
+    """Mean and standard deviation of the three channels of images in 0..1."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -36,27 +46,29 @@ class Extractor:
     features: Callable[[Tensor], Tensor]
 
 
-def trained(path: str, device: str) -> tuple[Extractor, nn.Module]:
-    """The trained backbone: its final CLS token.
+def trained(path: str, crop: int, device: str) -> tuple[Extractor, VisionTransformer, Normalisation]:
+    """The trained backbone's final CLS token, the backbone itself, and how it wants its images normalised.
 
     Raises:
-        ValueError: there is no checkpoint at ``path``.
+        ValueError: there is no finished model at ``path``, or its patches do not fit the crop.
     """
-    from training.pretrained import load_backbone
+    model, info = load_backbone(path)
+    patch = model.architecture.patch_size
+    if crop % patch:
+        near = max(patch, round(crop / patch) * patch)
+        raise ValueError(f"protocol.crop = {crop}: must be a multiple of the model's patch size {patch}; try {near}")
+    normalisation = Normalisation(tuple(info["input"]["mean"]), tuple(info["input"]["std"]))
+    return _network("trained", info["weights_sha256"], None, model, device), model, normalisation
 
-    if not Path(path).exists():
-        raise ValueError(f"model = {path!r}: no such file or folder; train one first or pass model=PATH")
-    model, _ = load_backbone(path)
-    model = model.eval().to(device)
-    return Extractor("trained", weights_sha256(model), None, lambda images: cls_token(model, images)), model
 
+def random_init(like: VisionTransformer, seed: int, device: str) -> Extractor:
+    """The same architecture with fresh weights: what the training added is the difference to this.
 
-def random_init(like: nn.Module, seed: int, device: str) -> Extractor:
-    """The same architecture with fresh weights: what the training added is the difference to this."""
-    from training.pretrained import reinitialised
-
-    model = reinitialised(like, seed).eval().to(device)
-    return Extractor("random_init", weights_sha256(model), seed, lambda images: cls_token(model, images))
+    The layer scale starts at 1. Training's 1e-5 would leave the CLS token blind to the image in float32, and the
+    baseline would be chance.
+    """
+    model = build(like.architecture.model_copy(update={"layer_scale": 1.0}), seed)
+    return _network("random_init", weights_sha256(model), seed, model, device)
 
 
 def raw_pixels() -> Extractor:
@@ -64,28 +76,30 @@ def raw_pixels() -> Extractor:
     return Extractor("raw_pixels", None, None, lambda images: images.flatten(1))
 
 
-def cls_token(model: nn.Module, images: Tensor) -> Tensor:
-    """The final CLS token after the last norm: (B, 3, H, W) -> (B, D)."""
-    return model(images)
+def weights_sha256(model: VisionTransformer) -> str:
+    """SHA-256 (hex) of a model's weights as a safetensors file, as ``model.json`` of a training names them."""
+    return hashlib.sha256(save({name: tensor.contiguous() for name, tensor in model.state_dict().items()})).hexdigest()
 
 
-def weights_sha256(model: nn.Module) -> str:
-    """SHA-256 (hex) over name, dtype, shape and bytes of every tensor of a model, in the order of their names."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
+def _network(name: str, sha256: str, seed: int | None, model: VisionTransformer, device: str) -> Extractor:
+    model = model.eval().to(device)
+    return Extractor(name, sha256, seed, lambda images: model(images).cls_token)
 
 
 def extract(
-    paths: Sequence[Path], extractors: Sequence[Extractor], protocol: Protocol, runtime: Runtime, label: str
+    paths: Sequence[Path],
+    extractors: Sequence[Extractor],
+    normalisation: Normalisation,
+    protocol: Protocol,
+    runtime: Runtime,
+    label: str,
 ) -> dict[str, tuple[Tensor, float]]:
     """Features of every image by every extractor, in one pass over the files.
 
     Args:
         paths: image files.
         extractors: run in turn on each batch.
+        normalisation: of every channel, the same for all extractors.
         protocol: resize, crop, and the dtype that the extractors compute in.
         runtime: device and batch size.
         label: of the progress bar.
@@ -100,7 +114,7 @@ def extract(
     seconds = dict.fromkeys(parts, 0.0)
     dtype = DTYPES[protocol.dtype]
     with torch.inference_mode(), tqdm(total=len(paths), desc=label, unit="image", disable=None) as bar:
-        for images in _batches(paths, protocol, runtime.batch_size):
+        for images in _batches(paths, normalisation, protocol, runtime.batch_size):
             batch = images.to(runtime.device)
             for extractor in extractors:
                 start = time.perf_counter()
@@ -112,14 +126,14 @@ def extract(
     return {name: (torch.cat(features), seconds[name]) for name, features in parts.items()}
 
 
-def _batches(paths: Sequence[Path], protocol: Protocol, size: int) -> Iterator[Tensor]:
+def _batches(paths: Sequence[Path], normalisation: Normalisation, protocol: Protocol, size: int) -> Iterator[Tensor]:
     transform = v2.Compose(
         [
             v2.Resize(protocol.resize, interpolation=v2.InterpolationMode.BICUBIC, antialias=True),
             v2.CenterCrop(protocol.crop),
             v2.PILToTensor(),
             v2.ToDtype(torch.float32, scale=True),
-            v2.Normalize(MEAN, STD),
+            v2.Normalize(normalisation.mean, normalisation.std),
         ]
     )
     for start in range(0, len(paths), size):

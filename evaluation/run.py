@@ -42,7 +42,7 @@ def evaluate(config: Evaluation) -> dict[str, Any]:
     output, runtime = Path(config.output), config.runtime
     data = dataset.read(config.data)
     ks = knn.usable_ks(config.protocol.k, len(data.train.paths))
-    trained, model = features.trained(config.model, runtime.device)
+    trained, model, normalisation = features.trained(config.model, config.protocol.crop, runtime.device)
     identity = {
         "model_sha256": trained.sha256,
         "protocol_hash": digest(config.protocol),
@@ -54,8 +54,8 @@ def evaluate(config: Evaluation) -> dict[str, Any]:
         return done
 
     extractors = [trained, features.random_init(model, config.protocol.seed, runtime.device), features.raw_pixels()]
-    train = features.extract(data.train.paths, extractors, config.protocol, runtime, "train features")
-    test = features.extract(data.test.paths, extractors, config.protocol, runtime, "test features")
+    train = features.extract(data.train.paths, extractors, normalisation, config.protocol, runtime, "train features")
+    test = features.extract(data.test.paths, extractors, normalisation, config.protocol, runtime, "test features")
     labels, train_labels = data.test.labels, torch.from_numpy(data.train.labels).to(runtime.device)
     rows, tables, correct, commit = [], [], {}, records.commit()
     for extractor in extractors:
@@ -90,7 +90,12 @@ def evaluate(config: Evaluation) -> dict[str, Any]:
         "format": "openlvd-results/1",
         "identity": identity,
         "commit": commit,
-        "protocol": {**config.protocol.model_dump(), "feature": "final CLS token, L2-normalised", "k_used": ks},
+        "protocol": {
+            **config.protocol.model_dump(),
+            "feature": "final CLS token, L2-normalised",
+            "random_init": "layer scale 1",
+            "k_used": ks,
+        },
         "dataset": {
             "name": data.name,
             "fingerprint": data.fingerprint,

@@ -12,11 +12,11 @@ from markupsafe import Markup
 from curation.pocket_web.truth import KEEP, Truth
 from curation.report import charts, companions, galleries, planted
 from curation.report.collect import IMAGE, STAGES, UNITS, Collected, Drop, Pictures, collect
-from curation.report.words import RULES, STAGE_TITLES, number, plain
+from curation.report.words import RULES, STAGE_TITLES, many, number, plain
 from curation.store import Run, Store
 
 URLS_PER_REASON = 8
-TRAINED_KINDS = {"torchscript", "timm"}  # every other kind of embedder is computed by a formula
+CLASSICAL = "classical"  # the kind of an embedder that is computed by a formula
 
 
 @dataclass(frozen=True)
@@ -150,22 +150,25 @@ def _urls(found: Collected) -> list[dict[str, Any]]:
 
 
 def _models(found: Collected) -> list[dict[str, Any]]:
-    """The embedders of the recipe, with what each is and the hash it had."""
+    """The embedders as the embedding stage recorded them, with the stages that used each."""
     run = found.runs.get("embed")
-    hashes = found.manifest.models if found.manifest else {}
     specs = run.recipe.get("models", {}) if run else {}
-    roles = {name: [stage for stage in ("dedup", "cluster", "retrieve") if _uses(found, stage, name)] for name in specs}
-    return [
-        {
-            "name": name,
-            "kind": spec.get("kind", "unknown"),
-            "trained": spec.get("kind") in TRAINED_KINDS,
-            "used_by": [STAGE_TITLES[stage].lower() for stage in roles[name]],
-            "settings": {k: v for k, v in spec.items() if k != "kind" and v is not None},
-            "sha256": hashes.get(name),
-        }
-        for name, spec in sorted(specs.items())
-    ]
+    models = []
+    for name, spec in sorted(specs.items()):
+        measured = run.metrics.get(name, {}) if run else {}
+        users = [stage for stage in ("dedup", "cluster", "retrieve") if _uses(found, stage, name)]
+        models.append(
+            {
+                "name": name,
+                "kind": measured.get("kind", "kind not recorded"),
+                "classical": CLASSICAL in str(measured.get("kind", "")),
+                "used_by": [plain(stage) for stage in users],
+                "settings": {key: value for key, value in spec.items() if value is not None},
+                "dim": measured.get("dim"),
+                "digest": measured.get("digest"),
+            }
+        )
+    return models
 
 
 def _uses(found: Collected, stage: str, model: str) -> bool:
@@ -176,7 +179,7 @@ def _unchecked(found: Collected, truth: Truth | None) -> list[tuple[str, str]]:
     """What no stage of this run looked at: said, never counted as zero."""
     measured = {name for run in found.finished for name in run.metrics}
     faces = sum(case.face_box is not None for case in truth.cases) if truth else 0
-    planted_faces = f" {faces} images with a face were planted; nothing looked for them." if faces else ""
+    planted_faces = f" {many(faces, 'case')} with a face planted; nothing looked for them." if faces else ""
     checks = [
         ("faces", f"No stage of this run detects or blurs faces.{planted_faces}"),
         ("nsfw", "No stage of this run scores nudity or other unsafe content."),
@@ -235,6 +238,7 @@ def _environment() -> jinja2.Environment:
         plain=plain,
         number=number,
         count=lambda value: f"{value:,}",
+        many=many,
         percent=lambda value: f"{value:.1%}",
         pretty=lambda value: json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False),
     )
