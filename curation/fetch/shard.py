@@ -21,9 +21,9 @@ from curation.fetch.outcome import Fetched, FetchError
 from curation.fetch.tars import TarWriter, extension
 from curation.schema import Reason
 
-MAX_URLS_PER_SHARD = 10_000
+MAX_URLS_PER_SHARD = 100_000  # ten times what a recipe may ask for: shards split by hash are uneven
 
-_KEY_DIGITS = (5, 4)  # of the shard and of the position in it
+_KEY_DIGITS = (5, 5)  # of the shard and of the position in it
 _SPOOL_BYTES = 64 << 20  # kept in memory while a shard is fetched; the rest waits in a temporary file
 _FIRST_PAUSE_S = 0.5  # before the first retry; doubles for each further one
 

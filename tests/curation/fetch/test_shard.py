@@ -67,10 +67,10 @@ def test_the_tar_is_a_webdataset_without_times(tmp_path, options):
         names = [member.name for member in members]
         assert names == sorted(names, key=lambda name: name.split(".")[0])
         assert all((m.mtime, m.uid, m.gid, m.uname, m.gname) == (0, 0, 0, "", "") for m in members)
-        assert names[:2] == ["000070000.jpg", "000070000.json"]
-        assert "000070031.bin" in names
-        record = json.load(tar.extractfile("000070000.json"))
-        assert record == {"key": "000070000", "rights": [], "url": URLS[0]}
+        assert names[:2] == ["0000700000.jpg", "0000700000.json"]
+        assert "0000700031.bin" in names
+        record = json.load(tar.extractfile("0000700000.json"))
+        assert record == {"key": "0000700000", "rights": [], "url": URLS[0]}
     import webdataset
 
     samples = list(webdataset.WebDataset(f"file:{tmp_path}/00007.tar", shardshuffle=False))
