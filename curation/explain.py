@@ -11,10 +11,9 @@ import pyarrow.compute as pc
 from conf import entry_point
 from curation.links.urls import normalise
 from curation.release.printable import printable
-from curation.schema import DROP
+from curation.schema import DROP, STAGES
 from curation.store import Store
 
-STAGES = ("extract_links", "download", "index", "screen", "embed", "dedup", "cluster", "retrieve", "publish")
 _OF_THE_IMAGE = STAGES[STAGES.index("screen") :]  # before it, a stage decides on a URL or a file
 _PREFIX = re.compile(r"[0-9a-f]{8,32}")
 _SHOWN = 5

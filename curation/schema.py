@@ -53,6 +53,8 @@ class Reason(enum.StrEnum):
 
 KEEP, DROP = "keep", "drop"
 
+STAGES = ("extract_links", "download", "index", "screen", "embed", "dedup", "cluster", "retrieve", "publish")
+
 
 @dataclass(frozen=True)
 class Table:

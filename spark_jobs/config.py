@@ -47,8 +47,7 @@ class Screen(Section):
 
     max_pixels: int = Field(100_000_000, gt=0)  # refused before decoding
     min_side: int = Field(gt=0)
-    pca_hash_bits: int = Field(64, gt=0)
-    pca_hash_sample: int = Field(10_000, gt=0)
+    pca_hash_sample: int = Field(10_000, gt=0)  # images, taken in hash order, that its projection is fitted on
 
 
 class Embed(Section):

@@ -126,7 +126,7 @@ def _write_group(group: pa.Table, store_uri: str, release_uri: str) -> pa.Table:
     filesystem, folder = fsspec.core.url_to_fs(release_uri)
     with filesystem.open(f"{folder}/{name}", "wb") as file:
         hashing = _Hashing(file)
-        members = write_shard(hashing, samples)  # type: ignore[arg-type]
+        members = write_shard(hashing, samples)
     about = {row["image_id"]: row for row in rows}
     index = [
         {

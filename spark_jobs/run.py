@@ -8,6 +8,7 @@ import argparse
 import sys
 
 from conf import entry_point, load
+from curation import schema
 from spark_jobs import cluster, dedup, download, embed, extract_links, index, publish, retrieve, screen
 from spark_jobs.config import CurationConfig
 from spark_jobs.stage import Report, Stage, execute, opened
@@ -16,6 +17,7 @@ from spark_jobs.tables import Tables
 STAGES: tuple[Stage, ...] = tuple(
     module.STAGE for module in (extract_links, download, index, screen, embed, dedup, cluster, retrieve, publish)
 )
+assert tuple(stage.name for stage in STAGES) == schema.STAGES
 
 
 def run(config: CurationConfig, until: str | None = None) -> None:

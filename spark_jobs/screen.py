@@ -24,6 +24,7 @@ from spark_jobs.stage import Context, Stage, main
 from spark_jobs.tables import Outcome
 
 _THUMBNAIL = pa.schema([("thumbnail", pa.binary())])
+_COPIES = pa.schema([("image_id", pa.string()), ("kept_id", pa.string()), ("distance", pa.float64())])
 
 
 def run(context: Context) -> Outcome:
@@ -39,32 +40,49 @@ def run(context: Context) -> Outcome:
                 rows = [_screen(row, read(*_place(row)), recipe, hasher) for row in batch.to_pylist()]
                 yield pa.RecordBatch.from_pylist(rows, schema=schema.SCREENED.schema)
 
-    by_shard = images.repartition(context.config.runtime.partitions, "image_id")
-    located = by_shard.sortWithinPartitions("shard", "offset_bytes")
+    spread = images.repartition(context.config.runtime.partitions, "image_id")
+    located = spread.sortWithinPartitions("shard", "offset_bytes")
     store.write(schema.SCREENED, located.mapInArrow(look, kinds), context.run)
 
-    screened = store.frame(spark, schema.SCREENED).join(images.select("image_id", "size_bytes"), "image_id")
-    good = F.col("reason").isNull()
-    # of a group with the same hash, the one that the representative key prefers stays
-    short_side = F.least("width", "height")
-    quality = F.col("size_bytes") / (F.col("width").cast("double") * F.col("height"))
-    group = Window.partitionBy("pca_hash").orderBy(short_side.desc(), quality.desc(), "image_id")
-    ranked = screened.where(good).withColumn("first", F.first("image_id").over(group))
-    is_copy = F.col("first") != F.col("image_id")
-    kept = ranked.select(
-        "image_id",
-        F.when(is_copy, Reason.PCA_HASH_DUPLICATE.value).alias("reason"),
-        F.when(is_copy, F.col("first")).alias("evidence"),
-    )
-    refused = screened.where(~good).select("image_id", "reason", F.col("detail").alias("evidence"))
+    screened = store.frame(spark, schema.SCREENED)
+    copies = _verified_copies(context, screened.join(images, "image_id")).withColumn("copy", F.lit(True))
+    decided = screened.join(copies, "image_id", "left")
+    is_copy = F.col("copy").isNotNull()
     rows = ledger_rows(
-        kept.unionByName(refused),
+        decided,
         image_id="image_id",
-        reason="reason",
-        evidence="evidence",
-        model=F.when(F.col("reason") == Reason.PCA_HASH_DUPLICATE.value, F.lit(hasher.digest)),
+        reason=F.when(is_copy, Reason.PCA_HASH_DUPLICATE.value).otherwise(F.col("reason")),
+        score=F.when(is_copy, F.col("distance")),
+        threshold=F.when(is_copy, F.lit(pca_hash.MAX_DISTANCE)),
+        evidence=F.when(is_copy, F.col("kept_id")).otherwise(F.col("detail")),
+        model=F.when(is_copy, F.lit(hasher.digest)),
     )
-    return Outcome(images.count(), rows, {"pca_hash": hasher.digest, "pca_hash_bits": recipe.pca_hash_bits})
+    return Outcome(images.count(), rows, {"pca_hash": hasher.digest, "pca_hash_bits": pca_hash.NUM_BITS})
+
+
+def _verified_copies(context: Context, screened: DataFrame) -> DataFrame:
+    """(image_id, kept_id, distance) of images with another's hash and, looked at again, its picture too."""
+    uri, max_pixels = context.store.uri, context.config.recipe.screen.max_pixels
+
+    def verify(group: pa.Table) -> pa.Table:
+        rows = group.sort_by([("order", "ascending")]).to_pylist()
+        with Store(uri).shard_reader() as read:
+            pictures = [pca_hash.thumbnail(decode(read(*_place(row)), max_pixels).image) for row in rows]
+        ids = [row["image_id"] for row in rows]
+        found = [
+            {"image_id": ids[copy], "kept_id": ids[kept], "distance": distance}
+            for copy, kept, distance in pca_hash.copies(np.stack(pictures))
+        ]
+        return pa.Table.from_pylist(found, schema=_COPIES)
+
+    # the representative key: the largest short side, then the least compressed, then the lowest id
+    short_side = F.least("width", "height")
+    bytes_per_pixel = F.col("size_bytes") / (F.col("width").cast("double") * F.col("height"))
+    alike = Window.partitionBy("pca_hash")
+    ordered = alike.orderBy(short_side.desc(), bytes_per_pixel.desc(), "image_id")
+    hashed = screened.where(F.col("pca_hash").isNotNull()).withColumn("order", F.row_number().over(ordered))
+    several = hashed.withColumn("alike", F.count("image_id").over(alike)).where("alike > 1")
+    return several.groupBy("pca_hash").applyInArrow(verify, from_arrow_schema(_COPIES))
 
 
 def _place(row: dict[str, Any]) -> tuple[str, int, int]:
@@ -81,7 +99,7 @@ def _screen(row: dict[str, Any], data: bytes, recipe: Screen, hasher: PcaHash) -
     if min(decoded.width, decoded.height) < recipe.min_side:
         sides = f"{decoded.width} x {decoded.height}, the shorter side under {recipe.min_side}"
         return {**facts, "reason": Reason.TOO_SMALL.value, "detail": sides}
-    return {**facts, "pca_hash": hasher.hash(pca_hash.thumbnail(decoded.image))}
+    return {**facts, "pca_hash": hasher.hashes(pca_hash.thumbnail(decoded.image)[None])[0]}
 
 
 def _fitted(context: Context, images: DataFrame) -> PcaHash:
@@ -103,9 +121,9 @@ def _fitted(context: Context, images: DataFrame) -> PcaHash:
     sample = images.orderBy("image_id").limit(recipe.pca_hash_sample)
     spread = sample.repartitionByRange(context.config.runtime.partitions, "image_id")
     rows = spread.sortWithinPartitions("image_id").mapInArrow(thumbnails, from_arrow_schema(_THUMBNAIL)).collect()
-    flat = [np.frombuffer(row["thumbnail"], pca_hash.THUMBNAIL_DTYPE) for row in rows]
-    stacked = np.stack(flat) if flat else np.empty((0, pca_hash.THUMBNAIL_SIDE**2), pca_hash.THUMBNAIL_DTYPE)
-    return pca_hash.fit(stacked, recipe.pca_hash_bits)
+    shape = (-1, pca_hash.SIDE, pca_hash.SIDE, 3)
+    pictures = np.frombuffer(b"".join(row["thumbnail"] for row in rows), np.uint8).reshape(shape)
+    return pca_hash.fit(pictures)
 
 
 STAGE = Stage(

@@ -11,9 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curation.audit.report import MAX_FINDINGS, Check, Status, judged, missing
-from curation.explain import STAGES
 from curation.release.manifest import Manifest
-from curation.schema import DROP, KEEP
+from curation.schema import DROP, KEEP, STAGES
 from curation.store import Store
 
 NAMES = ("ledger", "lineage", "decisions", "provenance", "rights", "contamination", "takedown")

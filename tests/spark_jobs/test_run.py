@@ -1,0 +1,134 @@
+"""The pipeline as a whole, on the pocket web: what it finds, what it repeats, and who can read it."""
+
+import json
+
+import polars
+import pyarrow.compute as pc
+import pytest
+import webdataset
+from deltalake import DeltaTable
+
+from curation import schema
+from curation.images.ids import image_id
+from curation.release.reader import ReleaseReader
+from curation.release.verify import verify
+from curation.schema import Reason
+from spark_jobs.run import STAGES, plan, status
+from spark_jobs.tables import Tables
+
+pytestmark = pytest.mark.spark
+
+
+def truth(pocket):
+    return json.loads((pocket.web / "truth.json").read_text())
+
+
+def test_every_planted_case_ends_as_planted(finished, pocket):
+    """The copies that a classical descriptor may miss are counted apart, below."""
+    ledger = finished.store.decisions()
+    dropped = {
+        (row["stage"], subject): row["reason"]
+        for row in ledger.to_pylist()
+        for subject in (row["url"], row["image_id"])
+        if row["decision"] == schema.DROP and subject
+    }
+    sightings = dict(zip(*(finished.store.table("files")[c].to_pylist() for c in ("url", "image_id")), strict=True))
+    wrong = []
+    for case in truth(pocket)["cases"]:
+        if case["stage"] in ("extract_links", "download", "index", "screen") and case["expected"] != "keep":
+            subject = case["url"] if case["stage"] != "screen" else sightings.get(case["url"])
+            found = dropped.get((case["stage"], subject))
+            if found not in {case["expected"], *case["also"]} and not case["either"]:
+                wrong.append((case["kind"], case["url"], case["expected"], found))
+    assert not wrong, wrong
+
+
+def test_rows_in_are_kept_or_dropped_for_a_known_reason_in_every_stage(finished):
+    runs = finished.store.runs()
+    assert list(runs) == [stage.name for stage in STAGES]
+    for name, run in runs.items():
+        ledger = finished.store.decisions(name)
+        assert ledger.num_rows == run.rows_in == run.kept + sum(run.dropped.values()), name
+        assert {Reason(reason) for reason in run.dropped} <= set(Reason)
+    for before, after in (("index", "screen"), ("screen", "embed"), ("embed", "dedup"), ("dedup", "cluster")):
+        assert runs[before].kept == runs[after].rows_in
+
+
+def test_near_duplicates_name_a_witness_that_is_similar(finished):
+    edges = finished.store.table("edges", filter=pc.field("collection") == "pool").to_pylist()
+    similar = {frozenset((e["lower_id"], e["higher_id"])): e["similarity"] for e in edges}
+    near = [r for r in finished.store.decisions("dedup").to_pylist() if r["reason"] == Reason.NEAR_DUPLICATE]
+    assert near
+    for row in near:
+        assert similar[frozenset((row["image_id"], row["evidence"]))] == pytest.approx(row["score"])
+        assert row["score"] > row["threshold"]
+
+
+def test_no_evaluation_image_is_released(finished):
+    released = set(ReleaseReader(str(finished.release)).index["image_id"].to_pylist())
+    evaluation = finished.store.table("collections", filter=pc.field("collection") == "heldout")
+    assert released
+    assert not released & set(evaluation["image_id"].to_pylist())
+
+
+def test_a_second_run_does_nothing(finished, run_stages):
+    versions = {name: DeltaTable(finished.store.table_uri(name)).version() for name in ("decisions", "runs", "edges")}
+    manifest = (finished.release / "manifest.json").stat().st_mtime_ns
+    assert all(report.seconds is None for report in run_stages(finished.config))
+    assert versions == {name: DeltaTable(finished.store.table_uri(name)).version() for name in versions}
+    assert (finished.release / "manifest.json").stat().st_mtime_ns == manifest
+    assert all(reason is None for _, reason in plan(finished.store, finished.config))
+
+
+def test_the_plan_says_what_a_changed_recipe_would_repeat(finished, pocket):
+    changed = pocket.config(finished.release.parent, "recipe.dedup.threshold=0.7")
+    reasons = dict(plan(finished.store, changed))
+    assert reasons["embed"] is None
+    assert reasons["dedup"] == "its recipe changed: threshold 0.6 -> 0.7"
+    assert reasons["cluster"] == "its input changed: dedup"
+    fresh = dict(plan(Tables(str(finished.release.parent / "nowhere")), changed))
+    assert set(fresh.values()) == {"it has not run"}
+
+
+def test_the_status_has_a_line_for_every_stage(finished):
+    lines = status(finished.store)
+    assert [line.split()[0] for line in lines] == [stage.name for stage in STAGES]
+
+
+def test_the_log_has_a_line_for_every_stage(finished):
+    events = [json.loads(line) for line in open(finished.store.path("logs", "run.jsonl"))]  # noqa: PTH123, SIM115
+    ended = {event["stage"]: event for event in events if event["event"] == "stage_finished"}
+    assert set(ended) == {stage.name for stage in STAGES}
+    assert ended["screen"]["rows_in"] == ended["screen"]["kept"] + sum(ended["screen"]["dropped"].values())
+
+
+@pytest.mark.parametrize("name", ["links", "decisions", "images", "embeddings_classical_copy", "runs"])
+def test_deltalake_and_polars_read_the_tables(finished, name):
+    uri = finished.store.table_uri(name)
+    ours = finished.store.table(name).num_rows
+    assert ours == DeltaTable(uri).to_pyarrow_table().num_rows == polars.read_delta(uri).height > 0
+
+
+def test_webdataset_reads_the_shards(finished):
+    shards = sorted(str(path) for path in finished.release.glob("*.tar"))
+    samples = list(webdataset.WebDataset(shards, shardshuffle=False, empty_check=False))
+    index = ReleaseReader(str(finished.release)).index
+    assert [sample["__key__"] for sample in samples] == index["image_id"].to_pylist()
+    for sample in samples[:20]:
+        extension = next(key for key in sample if key in ("jpg", "png", "webp", "gif", "bmp", "tif"))
+        assert image_id(sample[extension]) == sample["__key__"]
+        assert json.loads(sample["json"])["urls"]
+
+
+def test_the_release_verifies(finished):
+    assert list(verify(str(finished.release))) == []
+
+
+def test_a_release_that_is_gone_is_written_again(finished, run_stages, tmp_path):
+    moved = tmp_path / "moved"
+    finished.release.rename(moved)
+    reports = run_stages(finished.config)
+    assert [report.stage for report in reports if report.seconds is not None] == ["publish"]
+    assert sorted(p.name for p in moved.iterdir()) == sorted(p.name for p in finished.release.iterdir())
+    for path in moved.iterdir():
+        assert path.read_bytes() == (finished.release / path.name).read_bytes(), path.name
