@@ -1,0 +1,200 @@
+"""What a training recipe may say. ``recipe`` may change the result; ``runtime`` must not."""
+
+from typing import Annotated, Literal, Self
+
+import torch
+from pydantic import Field, model_validator
+
+from conf import Section
+
+Range = Annotated[tuple[float, float], Field(strict=False)]  # YAML has lists only
+Positive = Annotated[int, Field(gt=0)]
+Count = Annotated[int, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Weight = Annotated[float, Field(ge=0)]
+
+
+class Architecture(Section):
+    """The backbone; with its weights, all that is needed to build it again."""
+
+    arch: Literal["vit_nano", "vit_tiny", "vit_small", "vit_base", "vit_large", "vit_giant2"] = "vit_small"
+    patch_size: Positive = 14
+    image_size: Positive = 224  # side of the images whose grid the position embedding has; others are interpolated
+    num_register_tokens: Count = 0
+    ffn: Literal["mlp", "swiglu"] = "mlp"
+    layer_scale: Annotated[float, Field(gt=0)] = 1e-5  # initial gamma
+    drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.0  # share of a batch that skips a residual branch
+
+    @model_validator(mode="after")
+    def _grid_is_whole(self) -> Self:
+        if self.image_size % self.patch_size:
+            raise ValueError(f"image_size {self.image_size} is not a multiple of patch_size {self.patch_size}")
+        return self
+
+
+class Head(Section):
+    """A projection head: three layers, L2 norm, prototypes."""
+
+    prototypes: Positive = 65536
+    hidden: Positive = 2048
+    bottleneck: Positive = 256
+
+
+class Heads(Section):
+    """The heads; without ``ibot``, patch tokens go through the ``dino`` head (tied)."""
+
+    dino: Head = Head()
+    ibot: Head | None = None
+
+
+class Crops(Section):
+    """Multi-crop augmentation: two global crops and ``num_local`` local ones."""
+
+    global_size: Positive = 224
+    local_size: Positive = 98
+    num_local: Count = 8
+    global_scale: Range = (0.32, 1.0)  # share of the image's area
+    local_scale: Range = (0.05, 0.32)
+    blur: Literal["documented", "upstream"] = "documented"  # see training.data.augment.BLUR
+
+
+class Masking(Section):
+    """Block masks over the student's global crops."""
+
+    probability: Share = 0.5  # share of the global crops that are masked
+    ratio: Range = (0.1, 0.5)  # share of a masked crop's patches
+    exact_count: bool = False  # complete each mask to its drawn number of patches
+
+
+class Losses(Section):
+    """Weights of the terms, and how the teacher's scores become targets."""
+
+    dino_weight: Weight = 1.0
+    ibot_weight: Weight = 1.0
+    koleo_weight: Weight = 0.1
+    centering: Literal["sinkhorn", "softmax"] = "sinkhorn"
+    student_temp: Annotated[float, Field(gt=0)] = 0.1
+
+    @model_validator(mode="after")
+    def _something_to_learn(self) -> Self:
+        if not self.dino_weight + self.ibot_weight:
+            raise ValueError("dino_weight and ibot_weight are both 0, so there is no teacher to follow; set one")
+        return self
+
+
+class Optimiser(Section):
+    """AdamW and its schedules."""
+
+    base_lr: Annotated[float, Field(gt=0)] = 4e-3  # for a batch of 1,024; scaled by sqrt(batch_size_global / 1024)
+    min_lr: Weight = 1e-6
+    warmup_steps: Count = 0
+    weight_decay: Range = (0.04, 0.4)  # first and last
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = 0.9
+    patch_embed_lr: Weight = 0.2  # multiplier on top of the layer decay
+    freeze_last_layer_steps: Count = 0
+    clip_norm: Annotated[float, Field(gt=0)] = 3.0  # of each sub-module: backbone, DINO head, iBOT head
+
+
+class Teacher(Section):
+    """The moving average that sets the targets."""
+
+    momentum: Range = (0.992, 1.0)  # first and last
+    temp: Range = (0.04, 0.07)  # first and last of the warm-up
+    temp_warmup_steps: Count = 0
+
+
+class Recipe(Section):
+    """Everything that may change the result."""
+
+    seed: Count = 0
+    steps: Positive
+    batch_size_global: Positive
+    precision: Literal["auto", "bf16", "fp32"] = "fp32"  # auto: bf16 where the hardware multiplies it, else fp32
+    model: Architecture = Architecture()
+    heads: Heads = Heads()
+    crops: Crops = Crops()
+    masking: Masking = Masking()
+    losses: Losses = Losses()
+    optimiser: Optimiser = Optimiser()
+    teacher: Teacher = Teacher()
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> Self:
+        patch = self.model.patch_size
+        for key in ("global_size", "local_size"):
+            size = getattr(self.crops, key)
+            if size % patch:
+                raise ValueError(f"crops.{key} {size} is not a multiple of model.patch_size {patch}")
+        if self.losses.koleo_weight and self.batch_size_global < 2:
+            raise ValueError("KoLeo needs a neighbour: set batch_size_global to 2 or more, or losses.koleo_weight=0")
+        if self.heads.ibot and not self.losses.ibot_weight:
+            raise ValueError("heads.ibot is set but losses.ibot_weight is 0: the head would never learn; drop one")
+        if self.losses.ibot_weight and not int(2 * self.batch_size_global * self.masking.probability):
+            raise ValueError("losses.ibot_weight needs masked crops: raise masking.probability or batch_size_global")
+        if not 0 < self.masking.ratio[0] <= self.masking.ratio[1] <= 1:
+            raise ValueError(f"masking.ratio {self.masking.ratio} must be 0 < lowest <= highest <= 1")
+        if max(self.optimiser.warmup_steps, self.optimiser.freeze_last_layer_steps) > self.steps:
+            raise ValueError(f"optimiser.warmup_steps and freeze_last_layer_steps must not exceed steps ({self.steps})")
+        return self
+
+
+class Data(Section):
+    """What to learn from."""
+
+    release: str  # a release of python -m spark_jobs.run, or a plain folder of images
+
+
+class Slurm(Section):
+    """What submitit asks for; ``cluster: local`` runs the job as a process of this machine."""
+
+    cluster: Literal["slurm", "local"] = "slurm"
+    timeout_min: Positive = 60
+    partition: str | None = None
+    cpus_per_task: Positive = 2
+    gpus_per_node: Count = 0
+
+
+class Runtime(Section):
+    """Everything that must not change the result."""
+
+    launcher: Literal["here", "submitit"] = "here"  # this process, or a job
+    slurm: Slurm = Slurm()  # read by launcher: submitit
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    workers: Count = 1  # processes that decode and augment
+    log_every_steps: Positive = 10
+    checkpoint_every_steps: Positive = 100
+    keep_checkpoints: Positive = 2
+    max_nonfinite_steps: Positive = 20  # in a row, then the run stops
+    if_changed: Literal["refuse", "restart"] = "refuse"  # a run folder that holds another recipe or release
+
+
+class TrainConfig(Section):
+    """A file of conf/training."""
+
+    output: str  # the run folder
+    data: Data
+    recipe: Recipe
+    runtime: Runtime = Runtime()
+
+
+def device(runtime: Runtime) -> torch.device:
+    """The device to compute on.
+
+    Raises:
+        ValueError: CUDA is asked for and absent.
+    """
+    if runtime.device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("runtime.device = 'cuda': no CUDA device is visible; use runtime.device=cpu or auto")
+    has_cuda = runtime.device != "cpu" and torch.cuda.is_available()
+    return torch.device("cuda" if has_cuda else "cpu")
+
+
+def resolve(recipe: Recipe, where: torch.device) -> Recipe:
+    """The recipe with ``precision: auto`` decided, so that its digest names the numbers that were really computed."""
+    if recipe.precision != "auto":
+        return recipe
+    if where.type == "cuda":
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:  # without AMX, bf16 on a CPU is emulated and slower than fp32
+        fast = bool(torch.cpu.get_capabilities().get("amx_bf16", False))
+    return recipe.model_copy(update={"precision": "bf16" if fast else "fp32"})

@@ -1,0 +1,1 @@
+"""From a release to batches: every batch is a pure function of (seed, step)."""

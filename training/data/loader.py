@@ -1,0 +1,101 @@
+"""Batches: batch ``step`` is a pure function of the release, the recipe and the step, whoever computes it."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from training.config import Recipe
+from training.data.augment import Views, decode, multi_crop
+from training.data.masking import batch_masks, max_block
+from training.data.order import sample_at
+from training.data.release import Release
+
+MAX_UNREADABLE = 100  # images in a row
+_CROPS, _MASKS = 0, 1  # streams of random numbers
+
+
+class Batch(NamedTuple):
+    """One step's input. Crops are ordered crop by crop: all first global crops, then all second ones."""
+
+    global_crops: Tensor  # uint8 [2 B, S, S, 3]
+    local_crops: Tensor  # uint8 [L B, s, s, 3]
+    masks: Tensor  # bool [2 B, N]
+    mask_indices: Tensor  # int64 [M], of the masked patches in the flat masks
+    mask_weights: Tensor  # fp32 [M], 1 / (masked patches of the crop)
+    num_unreadable: Tensor  # int64 scalar, images that were skipped
+
+    def to(self, device: torch.device) -> "Batch":
+        """Copy to a device without waiting for it."""
+        return Batch(*(tensor.to(device, non_blocking=True) for tensor in self))
+
+
+class Batches(Dataset[Batch]):
+    """Batch by step."""
+
+    def __init__(self, release: Release, recipe: Recipe) -> None:
+        self.release, self.recipe = release, recipe
+
+    def __getitem__(self, step: int) -> Batch:
+        """The batch of one step."""
+        recipe, size = self.recipe, self.recipe.batch_size_global
+        views, skipped = zip(*(self._views(step * size + i) for i in range(size)), strict=True)
+        grid = recipe.crops.global_size // recipe.model.patch_size
+        cap = max_block(recipe.crops.global_size, recipe.model.patch_size)
+        rng = np.random.default_rng([recipe.seed, _MASKS, step])
+        masks = torch.from_numpy(batch_masks(2 * size, grid, cap, recipe.masking, rng))
+        return Batch(
+            global_crops=_crop_by_crop([view.global_crops for view in views]),
+            local_crops=_crop_by_crop([view.local_crops for view in views]),
+            masks=masks,
+            mask_indices=masks.flatten().nonzero().flatten(),
+            mask_weights=(1 / masks.sum(1).clamp(min=1)).unsqueeze(1).expand_as(masks)[masks],
+            num_unreadable=torch.tensor(sum(skipped)),
+        )
+
+    def _views(self, counter: int) -> tuple[Views, int]:
+        """The crops of the sample at ``counter``, and how many images could not be decoded on the way to it.
+
+        An unreadable image is replaced by the next one in the order, so that a batch has the same content on
+        every run and the images after it keep their places.
+        """
+        for skipped in range(MAX_UNREADABLE):
+            position = sample_at(counter + skipped, len(self.release), self.recipe.seed)
+            data = self.release.read(position)
+            try:
+                image = decode(data)
+            except ValueError:
+                continue
+            rng = np.random.default_rng([self.recipe.seed, _CROPS, counter])
+            return multi_crop(image, self.recipe.crops, rng), skipped
+        raise ValueError(
+            f"{self.release.root}: {MAX_UNREADABLE} images in a row cannot be decoded, the last at "
+            f"{self.release.name(position)}; is this a folder of images?"
+        )
+
+
+def batches(release: Release, recipe: Recipe, start: int, workers: int, device: torch.device) -> Iterator[Batch]:
+    """The batches of steps ``start`` to the end, prepared ahead by ``workers`` processes (0: by this one)."""
+    return iter(
+        DataLoader(
+            Batches(release, recipe),
+            batch_size=None,  # the dataset's items are whole batches
+            sampler=range(start, recipe.steps),
+            num_workers=workers,
+            worker_init_fn=_one_thread,
+            pin_memory=device.type == "cuda",
+        )
+    )
+
+
+def _one_thread(_: int) -> None:
+    cv2.setNumThreads(1)  # one process is one core; torch does the same by itself
+
+
+def _crop_by_crop(views: list[np.ndarray]) -> Tensor:
+    """B arrays [C, S, S, 3] to [C B, S, S, 3]."""
+    return torch.from_numpy(np.stack(views, axis=1)).flatten(0, 1)

@@ -1,0 +1,124 @@
+"""The folder of one run: one writer at a time, metrics without gaps or repeats, exports, and when it is finished."""
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save
+from torch import nn
+
+from training.checkpoint import write_atomically
+
+MODEL, METRICS, CHECKPOINTS, IDENTITY = "model.json", "metrics.jsonl", "checkpoints", "run.json"
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a run folder for this process; the kernel lets go when the process ends, however it ends.
+
+    A record lock rather than ``flock``: the loader's workers do not inherit it, so they cannot outlive the run with it.
+
+    Raises:
+        ValueError: another process holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("a+") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            file.seek(0)
+            raise ValueError(
+                f"{folder}: process {file.read().strip()} is training here; wait for it, or pass output=OTHER"
+            ) from error
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+
+
+def claim(folder: Path, identity: dict[str, Any], if_changed: str) -> bool:
+    """Make the folder this run's own; True where another run's contents were removed for that.
+
+    Args:
+        folder: the run folder, locked.
+        identity: what the result depends on: digests and, for a reader, the recipe itself.
+        if_changed: ``refuse`` or ``restart`` where the folder holds a run with another identity.
+
+    Raises:
+        ValueError: another identity, and ``refuse``.
+    """
+    path = folder / IDENTITY
+    found = json.loads(path.read_text()) if path.is_file() else identity
+    changed = found != identity
+    if changed:
+        different = ", ".join(sorted(key for key in identity if found.get(key) != identity[key]))
+        if if_changed == "refuse":
+            raise ValueError(
+                f"{folder}: holds a run with another {different}; pass output=OTHER, "
+                "or runtime.if_changed=restart to remove it and start over"
+            )
+        for name in (MODEL, METRICS, IDENTITY, "teacher_backbone.safetensors", "student_backbone.safetensors"):
+            (folder / name).unlink(missing_ok=True)
+        shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
+    write_atomically(path, (json.dumps(identity, indent=1, sort_keys=True) + "\n").encode())
+    return changed
+
+
+def truncate_metrics(folder: Path, step: int) -> None:
+    """Drop the rows after ``step``, and a torn last line: they will be written again."""
+    path = folder / METRICS
+    if not path.is_file():
+        return
+    kept = []
+    for line in path.read_text().splitlines():
+        try:
+            row = json.loads(line)
+        except ValueError:
+            break
+        if row["step"] > step:
+            break
+        kept.append(line + "\n")
+    write_atomically(path, "".join(kept).encode())
+
+
+def export(folder: Path, student: nn.ModuleDict, teacher: nn.ModuleDict, description: dict[str, Any]) -> None:
+    """Write both backbones as safetensors and, last of all, ``model.json``, which says that the run is finished.
+
+    Args:
+        folder: the run folder.
+        student: holds ``backbone``.
+        teacher: holds ``backbone``.
+        description: goes into ``model.json`` beside the names and hashes of the weights.
+    """
+    hashes = {}
+    for name, module in (("student", student), ("teacher", teacher)):
+        weights = {key: value.detach().cpu().contiguous() for key, value in module["backbone"].state_dict().items()}
+        data = save(weights)
+        write_atomically(folder / f"{name}_backbone.safetensors", data)
+        hashes[name] = hashlib.sha256(data).hexdigest()
+    model = {
+        "weights": "teacher_backbone.safetensors",
+        "weights_sha256": hashes["teacher"],
+        "student_weights": "student_backbone.safetensors",
+        "student_weights_sha256": hashes["student"],
+        **description,
+    }
+    write_atomically(folder / MODEL, (json.dumps(model, indent=1, sort_keys=True) + "\n").encode())
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether ``model.json`` is there and the weights it names are whole."""
+    if not (folder / MODEL).is_file():
+        return False
+    model = json.loads((folder / MODEL).read_text())
+    return all(
+        (folder / model[weights]).is_file()
+        and hashlib.sha256((folder / model[weights]).read_bytes()).hexdigest() == model[f"{weights}_sha256"]
+        for weights in ("weights", "student_weights")
+    )
