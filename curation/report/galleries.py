@@ -143,7 +143,9 @@ def components(found: Collected, thumbnails: Thumbnails) -> list[Group]:
             f"{len(members):,} images",
             len(members),
             [
-                thumbnails.of(m.image_id, "kept for the group" if m.is_representative else f"{m.similarity:.3f}")
+                thumbnails.of(
+                    m.image_id, "kept for the group" if m.is_representative else f"similarity {m.similarity:.3f}"
+                )
                 for m in members[:PER_COMPONENT]
             ],
         )

@@ -156,14 +156,19 @@ def _models(found: Collected) -> list[dict[str, Any]]:
     models = []
     for name, spec in sorted(specs.items()):
         measured = run.metrics.get(name, {}) if run else {}
+        classical = measured.get("kind") == CLASSICAL  # then the adapter is all there is to set
         users = [stage for stage in ("dedup", "cluster", "retrieve") if _uses(found, stage, name)]
         models.append(
             {
                 "name": name,
                 "kind": measured.get("kind", "kind not recorded"),
-                "classical": CLASSICAL in str(measured.get("kind", "")),
+                "classical": classical,
                 "used_by": [plain(stage) for stage in users],
-                "settings": {key: value for key, value in spec.items() if value is not None},
+                "settings": {
+                    key: value
+                    for key, value in spec.items()
+                    if value is not None and (key == "adapter" or not classical)
+                },
                 "dim": measured.get("dim"),
                 "digest": measured.get("digest"),
             }
