@@ -26,5 +26,5 @@ bench: setup  ## every benchmark in turn; one JSON line at the end of each
 	done
 
 clean:  ## remove runs and caches; .venv stays
-	rm -rf runs .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf runs .pytest_cache .mypy_cache .ruff_cache .hypothesis .venv/bin/spark-distribution/work
 	find . -path ./.venv -prune -o -name __pycache__ -type d -exec rm -rf {} +
