@@ -55,7 +55,7 @@ def build(inputs: Inputs) -> str:
     curves, no_training = companions.training(inputs.training)
     results, no_evaluation = companions.evaluation(inputs.evaluation)
     truth = Truth.read(Path(inputs.truth)) if inputs.truth else None
-    comparison = planted.compare(truth.cases, found.drops) if truth else None
+    comparison = planted.compare(truth.cases, found.drops, found.runs) if truth else None
     return _environment().get_template("page.html.j2").render(
         inputs=inputs,
         found=found,
@@ -124,7 +124,7 @@ def _kinds(comparison: planted.Comparison) -> list[dict[str, Any]]:
             "expected": expected,
             "planted": len(findings),
             "outcomes": Counter(finding.outcome for finding in findings),
-            "failed": [f for f in findings if f.outcome != planted.AS_EXPECTED],
+            "failed": [f for f in findings if f.outcome in (planted.OTHERWISE, planted.MISSED)],
         }
         for (kind, stage, expected), findings in ordered
     ]
@@ -236,6 +236,7 @@ def _environment() -> jinja2.Environment:
         AS_EXPECTED=planted.AS_EXPECTED,
         OTHERWISE=planted.OTHERWISE,
         MISSED=planted.MISSED,
+        NOT_JUDGED=planted.NOT_JUDGED,
         KEPT_COLOUR=charts.KEPT,
         STAGES=STAGES,
     )

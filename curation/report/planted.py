@@ -1,12 +1,13 @@
 """What was planted beside what was found: each planted case against the ledger, and the drops that no case explains."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from curation.pocket_web.truth import KEEP, Case
 from curation.report.collect import SELECTION_STAGES, STAGES, UNITS, Drop
 
 AS_EXPECTED, OTHERWISE, MISSED = "as expected", "for another reason", "missed"
+NOT_JUDGED = "not judged"  # the stage that decides has not run: neither right nor wrong
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Rate:
-    """Precision and recall of one reason, as counts."""
+    """Precision and recall of one reason, as counts over the cases that could be judged."""
 
     reason: str
     planted: int
@@ -38,11 +39,16 @@ class Comparison:
     rates: list[Rate]
 
 
-def compare(cases: Sequence[Case], drops: Sequence[Drop]) -> Comparison:
+def compare(cases: Sequence[Case], drops: Sequence[Drop], finished: Collection[str] = STAGES) -> Comparison:
     """Judge every case, then every drop that a stage before the selection made.
 
     A case counts as found when its unit was dropped for the expected reason or one that is as right; where the
     stage may choose which of two copies goes, also when the other one was.
+
+    Args:
+        cases: what was planted.
+        drops: every drop of the current runs.
+        finished: the stages that have run.
     """
     by_url: dict[str, list[Drop]] = {}
     by_image: dict[str, list[Drop]] = {}
@@ -60,7 +66,8 @@ def compare(cases: Sequence[Case], drops: Sequence[Drop]) -> Comparison:
         own = about(case.url, case.image_id)
         if case.expected == KEEP:
             early = [d for d in own if STAGES.index(d.stage) <= STAGES.index(case.stage)]
-            findings.append(Finding(case, OTHERWISE if early else AS_EXPECTED, early[0] if early else None))
+            outcome = OTHERWISE if early else AS_EXPECTED if case.stage in finished else NOT_JUDGED
+            findings.append(Finding(case, outcome, early[0] if early else None))
             continue
         accepted = {case.expected, *case.also}
         others = about(case.of, case.of_image_id) if case.either else []
@@ -68,14 +75,15 @@ def compare(cases: Sequence[Case], drops: Sequence[Drop]) -> Comparison:
         explained.update(own if match is None else [*own, match])
         if match is not None:
             right.add(match)
-        outcome = AS_EXPECTED if match else OTHERWISE if own else MISSED
+        outcome = AS_EXPECTED if match else OTHERWISE if own else MISSED if case.stage in finished else NOT_JUDGED
         findings.append(Finding(case, outcome, match or (own[0] if own else None)))
     unexpected = [d for d in drops if d.stage not in SELECTION_STAGES and d not in explained]
     return Comparison(findings, unexpected, _rates(findings, drops, right))
 
 
 def _rates(findings: Sequence[Finding], drops: Sequence[Drop], right: set[Drop]) -> list[Rate]:
-    reasons = list(dict.fromkeys(f.case.expected for f in findings if f.case.expected != KEEP))
+    findings = [f for f in findings if f.case.expected != KEEP and f.outcome != NOT_JUDGED]
+    reasons = list(dict.fromkeys(f.case.expected for f in findings))
     rates = []
     for reason in reasons:
         planted = [f for f in findings if f.case.expected == reason]

@@ -1,6 +1,6 @@
 from curation.pocket_web.truth import Case
 from curation.report.collect import Drop
-from curation.report.planted import AS_EXPECTED, MISSED, OTHERWISE, compare
+from curation.report.planted import AS_EXPECTED, MISSED, NOT_JUDGED, OTHERWISE, compare
 
 
 def drop(stage: str, reason: str, url: str | None = None, image_id: str | None = None) -> Drop:
@@ -58,3 +58,10 @@ def test_rates_count_cases_and_drops():
     missed = Case("edit", "dedup", "near_duplicate", "u9", image_id="i9")
     (rate,) = compare([COPY, missed], drops).rates
     assert (rate.found, rate.planted, rate.right, rate.dropped) == (1, 2, 1, 3)
+
+
+def test_a_stage_that_has_not_run_is_neither_right_nor_wrong():
+    kept = Case("face", "publish", "keep", "u", image_id="i")
+    comparison = compare([COPY, kept], [], finished=["extract_links", "download"])
+    assert [finding.outcome for finding in comparison.findings] == [NOT_JUDGED, NOT_JUDGED]
+    assert comparison.rates == []
