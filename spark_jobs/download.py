@@ -6,6 +6,7 @@ A unit is a URL. Hosts are asked for their robots.txt first, once each.
 import math
 from collections.abc import Iterable, Iterator
 from functools import partial
+from typing import Any
 
 import pyarrow as pa
 from pyspark.sql import functions as F
@@ -38,12 +39,11 @@ def run(context: Context) -> Outcome:
     # a URL's shard follows from its hash: stable, and one host's URLs are spread over the shards
     num_shards = max(1, math.ceil(num_urls / recipe.urls_per_shard))
     robots = context.store.frame(context.spark, schema.ROBOTS)
-    fetch = partial(
-        _fetch_group,
-        folder=context.store.path("shards", context.run.run_id),
-        options=options,
-        fail_closed=recipe.robots_fail_closed,
-    )
+    folder, fail_closed = context.store.path("shards", context.run.run_id), recipe.robots_fail_closed
+
+    def fetch(group: pa.Table) -> pa.Table:
+        return _fetch_group(group, folder, options, fail_closed)
+
     fetched = (
         urls.withColumn("number", F.pmod(F.xxhash64("url"), F.lit(num_shards)))
         .join(robots, "host", "left")
@@ -94,13 +94,13 @@ def _fetch_group(group: pa.Table, folder: str, options: FetchOptions, fail_close
     return pa.Table.from_pylist(rows, schema=schema.FETCHES.schema)
 
 
-def _robots_refusal(row: dict[str, str | None], user_agent: str, fail_closed: bool) -> Reason | None:
+def _robots_refusal(row: dict[str, Any], user_agent: str, fail_closed: bool) -> Reason | None:
     if row["status"] is None:  # robots.txt is not asked for under this recipe
         return None
-    record = RobotsRecord(host=str(row["host"]), status=str(row["status"]), body=row["body"])
-    if record.status == "unreachable":
-        return Reason.ROBOTS_UNREACHABLE if fail_closed else None
-    return None if allows(record, str(row["url"]), user_agent) else Reason.ROBOTS_DISALLOWED
+    record = RobotsRecord(host=row["host"], status=row["status"], body=row["body"])
+    if allows(record, row["url"], user_agent, fail_closed):
+        return None
+    return Reason.ROBOTS_UNREACHABLE if record.status == "unreachable" else Reason.ROBOTS_DISALLOWED
 
 
 STAGE = Stage(

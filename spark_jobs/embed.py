@@ -4,7 +4,6 @@ A unit is an image of the pool. Each model fills its own table, ``embeddings_<na
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from functools import partial
 from typing import Any
 
 import fsspec
@@ -50,13 +49,7 @@ def run(context: Context) -> Outcome:
         table = schema.embeddings(name)
         model = load_embedder(spec)
         metrics[name] = {"model": model.name, "kind": model.kind, "dim": model.dim, "digest": model.digest}
-        work = partial(
-            _embed_bucket,
-            spec=spec,
-            uri=store.uri,
-            max_pixels=context.config.recipe.screen.max_pixels,
-            batch_size=recipe.batch_size,
-        )
+        work = _bucket_worker(spec, store.uri, context.config.recipe.screen.max_pixels, recipe.batch_size)
         grouped = bucketed.repartition(context.config.runtime.partitions, "bucket").groupBy("bucket")
         store.write(table, grouped.applyInArrow(work, from_arrow_schema(table.schema)), context.run)
         errors = store.frame(spark, table).where((F.col("collection") == POOL) & F.col("vector").isNull())
@@ -98,6 +91,13 @@ def _collections(context: Context) -> DataFrame:
 
 
 _LOADED: dict[str, Embedder] = {}  # one model a worker process, not one a bucket
+
+
+def _bucket_worker(spec: EmbedderSpec, uri: str, max_pixels: int, batch_size: int) -> Callable[[pa.Table], pa.Table]:
+    def work(group: pa.Table) -> pa.Table:
+        return _embed_bucket(group, spec, uri, max_pixels, batch_size)
+
+    return work
 
 
 def _embed_bucket(group: pa.Table, spec: EmbedderSpec, uri: str, max_pixels: int, batch_size: int) -> pa.Table:

@@ -4,7 +4,6 @@ A unit is a selected image. Executors write whole shards; the folder takes its n
 """
 
 import hashlib
-from functools import partial
 from typing import Any, BinaryIO
 
 import fsspec
@@ -51,7 +50,11 @@ def run(context: Context) -> Outcome:
         filesystem.rm(partial_release, recursive=True)
     filesystem.makedirs(partial_release)
     uri = filesystem.unstrip_protocol(partial_release)
-    write = partial(_write_group, store_uri=store.uri, release_uri=uri)
+    store_uri = store.uri
+
+    def write(group: pa.Table) -> pa.Table:
+        return _write_group(group, store_uri, uri)
+
     grouped = selected.join(spark.createDataFrame(planned).withColumnRenamed("shard", "number"), "image_id")
     grouped = grouped.repartition(context.config.runtime.partitions, "number").groupBy("number")
     written = grouped.applyInArrow(write, from_arrow_schema(_WRITTEN)).toArrow().cast(_WRITTEN).sort_by("image_id")
