@@ -72,11 +72,11 @@ def _fetch_group(group: pa.Table, folder: str, options: FetchOptions, fail_close
     number = group.column("number")[0].as_py()
     allowed, rows = [], []
     for row in group.sort_by("url").to_pylist():
-        reason = _robots_refusal(row, options.user_agent, fail_closed)
-        if reason is None:
+        refusal = _robots_refusal(row, options.user_agent, fail_closed)
+        if refusal is None:
             allowed.append(row["url"])
         else:
-            rows.append({"url": row["url"], "reason": reason.value, "detail": f"{row['host']}/robots.txt"})
+            rows.append({"url": row["url"], "reason": refusal[0].value, "detail": refusal[1]})
     run_id = folder.rpartition("/")[2]
     for outcome in fetch_shard(allowed, number, folder, options):
         shard = f"store:shards/{run_id}/{outcome.shard}" if outcome.reason is None else None
@@ -94,13 +94,19 @@ def _fetch_group(group: pa.Table, folder: str, options: FetchOptions, fail_close
     return pa.Table.from_pylist(rows, schema=schema.FETCHES.schema)
 
 
-def _robots_refusal(row: dict[str, Any], user_agent: str, fail_closed: bool) -> Reason | None:
+def _robots_refusal(row: dict[str, Any], user_agent: str, fail_closed: bool) -> tuple[Reason, str] | None:
+    """Why the answer of a URL's host to the question for its robots.txt forbids to ask further."""
     if row["status"] is None:  # robots.txt is not asked for under this recipe
         return None
-    record = RobotsRecord(host=row["host"], status=row["status"], body=row["body"])
+    record = RobotsRecord(row["host"], row["status"], row["body"])
     if allows(record, row["url"], user_agent, fail_closed):
         return None
-    return Reason.ROBOTS_UNREACHABLE if record.status == "unreachable" else Reason.ROBOTS_DISALLOWED
+    match record.status:
+        case "private":
+            return Reason.PRIVATE_ADDRESS, record.body
+        case "unreachable":
+            return Reason.ROBOTS_UNREACHABLE, f"{record.host}/robots.txt: {record.body}"
+    return Reason.ROBOTS_DISALLOWED, f"{record.host}/robots.txt"
 
 
 STAGE = Stage(

@@ -21,12 +21,13 @@ class RobotsRecord:
 
     Attributes:
         host: scheme and authority, as ``https://example.com``: robots.txt holds for exactly these.
-        status: "rules" (see ``body``), "allowed_all" (there is none) or "unreachable".
+        status: "rules" (see ``body``), "allowed_all" (there is none), "unreachable", or "private" where the host has
+            an address that must not be asked.
         body: the rules as text, or why there are none.
     """
 
     host: str
-    status: Literal["allowed_all", "rules", "unreachable"]
+    status: Literal["allowed_all", "rules", "unreachable", "private"]
     body: str
 
 
@@ -56,6 +57,8 @@ def fetch_robots(host: str, options: FetchOptions) -> RobotsRecord:
     try:
         fetched = fetch(urljoin(host, "/robots.txt"), limits, truncate=True)
     except FetchError as error:
+        if error.reason is Reason.PRIVATE_ADDRESS:
+            return RobotsRecord(host, "private", error.message)
         absent = error.status is not None and 400 <= error.status < 500 and error.status != 429
         too_long_a_way = error.reason is Reason.TOO_MANY_REDIRECTS  # section 2.3.1.2 counts it as absent
         return RobotsRecord(host, "allowed_all" if absent or too_long_a_way else "unreachable", error.message)
@@ -79,6 +82,8 @@ def allows(record: RobotsRecord, url: str, user_agent: str, fail_closed: bool = 
             return True
         case "unreachable":
             return not fail_closed
+        case "private":
+            return False
     return _rules(record.body).can_fetch(url, product_token(user_agent))
 
 

@@ -56,11 +56,19 @@ def test_status(status, expected, server, options):
 
 
 def test_unreachable_forbids_unless_told_otherwise(options, server):
-    record = fetch_robots("http://127.0.0.1", options)  # private: never asked
+    server.robots = (503, b"")
+    record = fetch_robots(HOST, options)
     assert record.status == "unreachable"
+    assert not allows(record, f"{HOST}/a", AGENT)
+    assert allows(record, f"{HOST}/a", AGENT, fail_closed=False)
+
+
+def test_a_private_host_is_never_asked_nor_allowed(options, server):
+    record = fetch_robots("http://127.0.0.1", options)
+    assert record.status == "private"
     assert server.requests == []
     assert not allows(record, "http://127.0.0.1/a", AGENT)
-    assert allows(record, "http://127.0.0.1/a", AGENT, fail_closed=False)
+    assert not allows(record, "http://127.0.0.1/a", AGENT, fail_closed=False)
 
 
 def test_rules_behind_the_size_limit_are_not_read(options, server):
