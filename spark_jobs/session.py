@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import IO
 
 from pyspark import SparkConf, SparkContext
+from pyspark.errors import PySparkRuntimeError
 from pyspark.java_gateway import launch_gateway
 from pyspark.sql import SparkSession
 
@@ -72,7 +73,10 @@ def session(runtime: Runtime, log_file: Path) -> Iterator[SparkSession]:
 
 
 def _context(conf: SparkConf, log: IO[bytes]) -> SparkContext:
-    gateway = launch_gateway(conf, popen_kwargs={"stdout": log, "stderr": log})
+    try:
+        gateway = launch_gateway(conf, popen_kwargs={"stdout": log, "stderr": log})
+    except PySparkRuntimeError as error:
+        raise OSError(f"Spark's JVM did not start; {log.name} says why") from error
     context = SparkContext(gateway=gateway, conf=conf)
     context.setLogLevel("WARN")
     return context

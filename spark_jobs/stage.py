@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from deltalake.exceptions import DeltaError
+from py4j.protocol import Py4JError
 from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 
@@ -146,10 +148,9 @@ def execute(stage: Stage, store: Tables, config: CurationConfig, spark: Callable
         with task_progress(session.sparkContext, stage.name):
             outcome = stage.run(Context(session, store, config, key))
             store.append_decisions(outcome.decisions, key)
-    except PySparkException as error:
-        log.write("stage_failed", stage=stage.name, run_id=key.run_id, error=str(error))
+        store.finish(key, outcome.rows_in, outcome.metrics, stage.writes(config))
+    except (PySparkException, Py4JError, DeltaError) as error:
         raise _root_cause(stage.name, error) from error
-    store.finish(key, outcome.rows_in, outcome.metrics, stage.writes(config))
     finished = store.runs()[stage.name]
     seconds = time.monotonic() - started
     log.write(
@@ -166,7 +167,7 @@ def execute(stage: Stage, store: Tables, config: CurationConfig, spark: Callable
 
 
 def _root_cause(stage: str, error: Exception) -> Exception:
-    """The exception of the Python worker behind a Spark failure, as one sentence; the original where there is none."""
+    """What a user can mend behind a failure of Spark or Delta, as one sentence; the original where it is a defect."""
     text = str(error)
     if "No space left on device" in text:
         return OSError(f"{stage}: no space left on device; free some, and the same command continues")
