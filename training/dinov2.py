@@ -43,8 +43,8 @@ class DINOv2(nn.Module):
             teacher_temp: temperature of the targets.
 
         Returns:
-            Scalars: each weighted term, and ``loss``, their sum, which is what is optimised. Then the centres that
-            :meth:`update_teacher` keeps if the step succeeds.
+            Scalars: ``loss``, which is what is optimised, and the weighted terms ``loss_*`` that it sums. Then the
+            centres that :meth:`update_teacher` keeps if the step succeeds.
         """
         recipe, weights = self.recipe, self.recipe.losses
         images = normalise(batch.global_crops)
@@ -70,7 +70,8 @@ class DINOv2(nn.Module):
                 terms["koleo"] = torch.stack([koleo(crop) for crop in seen.cls_token.chunk(2)]).sum()
         factor = {"dino": weights.dino_weight, "ibot": weights.ibot_weight, "koleo": weights.koleo_weight}
         terms = {name: factor[name.partition("_")[0]] * term for name, term in terms.items()}
-        return {"loss": torch.stack(list(terms.values())).sum(), **terms}, centers
+        total = torch.stack(list(terms.values())).sum()
+        return {"loss": total, **{f"loss_{name}": term for name, term in terms.items()}}, centers
 
     @torch.no_grad()
     def update_teacher(self, momentum: float, centers: dict[str, Tensor], finite: Tensor) -> None:

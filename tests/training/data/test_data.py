@@ -1,0 +1,205 @@
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tests.training.small import jpeg, make_release, settings
+from training.config import Crops, Masking
+from training.data.augment import decode, jitter, multi_crop, normalise, random_box, view
+from training.data.loader import Batches, batches
+from training.data.masking import add_blocks, batch_masks, max_block
+from training.data.order import sample_at
+from training.data.release import Release
+
+
+def test_reads_a_release_by_offset(tmp_path):
+    release = Release(make_release(tmp_path / "release"))
+    assert len(release) == 24
+    assert {release.read(i) for i in range(24)} == {jpeg(i) for i in range(24)}
+    assert release.merkle_root() == "ab" * 32
+    assert pickle.loads(pickle.dumps(release)).read(3) == release.read(3)
+
+
+def test_reads_a_folder(tmp_path):
+    (tmp_path / "deep").mkdir()
+    for i, name in enumerate(("b.jpg", "deep/a.JPEG", "c.txt")):
+        (tmp_path / name).write_bytes(jpeg(i))
+    release = Release(tmp_path)
+    assert [release.read(i) for i in range(len(release))] == [jpeg(0), jpeg(1)]
+    assert release.merkle_root() is None
+
+
+def test_a_fingerprint_follows_the_content_not_the_place(tmp_path):
+    one, two = make_release(tmp_path / "one"), make_release(tmp_path / "two")
+    other = make_release(tmp_path / "other", num_images=23)
+    assert Release(one).fingerprint() == Release(two).fingerprint() != Release(other).fingerprint()
+
+
+@pytest.mark.parametrize("what", ["empty", "absent"])
+def test_nothing_to_train_on_is_said(tmp_path, what):
+    folder = tmp_path / what
+    if what == "empty":
+        folder.mkdir()
+    with pytest.raises(ValueError, match=r"no image in it|no such folder"):
+        Release(folder)
+
+
+def test_an_index_that_points_outside_is_refused(tmp_path):
+    import pyarrow.parquet as pq
+
+    root = make_release(tmp_path / "release")
+    table = pq.read_table(root / "index.parquet")
+    names = ["../secret.tar"] * len(table)
+    pq.write_table(table.set_column(1, "shard", [names]), root / "index.parquet")
+    with pytest.raises(ValueError, match="points outside"):
+        Release(root)
+
+
+def test_a_shard_that_is_too_short_is_not_a_corrupt_image(tmp_path):
+    root = make_release(tmp_path / "release")
+    (root / "00001.tar").write_bytes(b"")
+    release = Release(root)
+    lost = next(i for i in range(24) if release.name(i).startswith("00001"))
+    with pytest.raises(OSError, match=r"00001\.tar: ends before"):
+        release.read(lost)
+
+
+@pytest.mark.parametrize("num_samples", [1, 2, 3, 17, 1000])
+def test_every_epoch_is_a_permutation_of_its_own(num_samples):
+    epochs = [[sample_at(e * num_samples + i, num_samples, 7) for i in range(num_samples)] for e in range(3)]
+    assert all(sorted(epoch) == list(range(num_samples)) for epoch in epochs)
+    if num_samples > 10:
+        assert len({tuple(epoch) for epoch in epochs}) == 3
+        assert [sample_at(i, num_samples, 8) for i in range(num_samples)] != epochs[0]
+
+
+def test_the_order_is_shuffled_and_far_positions_are_cheap():
+    order = np.array([sample_at(i, 1000, 0) for i in range(1000)])
+    assert abs(np.corrcoef(order, np.arange(1000))[0, 1]) < 0.1
+    assert abs(np.corrcoef(order[1:], order[:-1])[0, 1]) < 0.1
+    assert 0 <= sample_at(10**15, 1_200_000_000, 3) < 1_200_000_000
+
+
+@pytest.mark.parametrize(("image", "patch", "cap"), [(224, 16, 98), (224, 14, 128), (518, 14, 666)])
+def test_the_cap_on_a_block_is_upstreams(image, patch, cap):
+    assert max_block(image, patch) == cap
+
+
+def test_half_the_crops_are_masked_in_stratified_shares():
+    masks = batch_masks(64, 16, 128, Masking(), np.random.default_rng(0))
+    counts = masks.sum(1)
+    assert masks.shape == (64, 256)
+    assert (counts > 0).sum() == 32
+    shares = np.sort(counts[counts > 0]) / 256
+    assert shares.max() <= 0.5
+    assert np.abs(shares - np.linspace(0.1, 0.5, 32)).max() < 0.06
+    assert not (counts[:32] > 0).all()  # shuffled
+
+
+def test_exact_masks_have_the_drawn_count():
+    rng = np.random.default_rng(0)
+    masks = batch_masks(40, 8, 32, Masking(probability=1.0, ratio=(0.25, 0.25), exact_count=True), rng)
+    assert (masks.sum(1) == 16).all()
+
+
+def test_a_tiny_grid_still_has_a_masked_patch():
+    masks = batch_masks(8, 2, 2, Masking(), np.random.default_rng(0))
+    assert (masks.sum(1) > 0).sum() == 4
+
+
+def test_blocks_never_exceed_the_target():
+    for seed in range(50):
+        mask = np.zeros((14, 14), dtype=bool)
+        add_blocks(mask, 60, 98, np.random.default_rng(seed))
+        assert 40 < mask.sum() <= 60
+
+
+def test_boxes_keep_their_bounds():
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        left, top, right, bottom = random_box(120, 80, (0.3, 0.5), rng)
+        assert 0 <= left < right <= 120
+        assert 0 <= top < bottom <= 80
+        assert 0.28 < (right - left) * (bottom - top) / 9600 < 0.52
+        assert 0.7 < (right - left) / (bottom - top) < 1.4
+    assert random_box(1000, 10, (0.9, 1.0), rng) == (493, 0, 506, 10)  # nothing fits: the middle
+
+
+def test_colour_jitter_is_torchvisions_in_distribution():
+    from torchvision.transforms.v2 import ColorJitter
+
+    image = np.random.default_rng(0).random((16, 16, 3), dtype=np.float32)
+    rng = np.random.default_rng(1)
+    ours = np.stack([jitter(image, rng) for _ in range(400)])
+    torch.manual_seed(0)
+    tensor, peer = torch.from_numpy(image).permute(2, 0, 1), ColorJitter(0.4, 0.4, 0.2, 0.1)
+    theirs = torch.stack([peer(tensor) for _ in range(400)]).permute(0, 2, 3, 1).numpy()
+    assert np.abs(ours.mean(0) - theirs.mean(0)).mean() < 0.02
+    assert np.abs(ours.std(0) - theirs.std(0)).mean() < 0.02
+
+
+def sharpness(views: list[np.ndarray]) -> float:
+    return float(np.mean([np.abs(np.diff(v.astype(float), axis=0)).mean() for v in views]))
+
+
+def test_the_blur_switch_moves_the_blur_to_the_other_crop():
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8))
+    sharp = {}
+    for blur in ("documented", "upstream"):
+        config = Crops(global_size=32, local_size=16, num_local=0, blur=blur)
+        crops = [multi_crop(image, config, np.random.default_rng(i)).global_crops for i in range(40)]
+        sharp[blur] = [sharpness([c[j] for c in crops]) for j in (0, 1)]
+    assert sharp["documented"][0] < 0.8 * sharp["documented"][1]
+    assert sharp["upstream"][1] < 0.8 * sharp["upstream"][0]
+
+
+def test_a_view_is_a_function_of_its_generator():
+    image = decode(jpeg(0))
+    one, two, other = (view(image, 32, (0.3, 1.0), 0.5, 0.2, np.random.default_rng(s)) for s in (1, 1, 2))
+    assert np.array_equal(one, two)
+    assert not np.array_equal(one, other)
+    assert (one.dtype, one.shape) == (np.uint8, (32, 32, 3))
+
+
+def test_normalised_images_have_imagenets_mean_at_zero():
+    crop = torch.tensor([0.485, 0.456, 0.406]).mul(255).round().byte().expand(1, 4, 4, 3)
+    assert normalise(crop).abs().max() < 0.01
+    assert normalise(crop).shape == (1, 3, 4, 4)
+
+
+def test_a_batch_is_a_function_of_the_step_whoever_makes_it(tmp_path):
+    recipe = settings(make_release(tmp_path / "release"), tmp_path).recipe
+    release = Release(tmp_path / "release")
+    alone = list(batches(release, recipe, 0, 0, torch.device("cpu")))
+    helped = list(batches(release, recipe, 2, 2, torch.device("cpu")))
+    assert (len(alone), len(helped)) == (6, 4)
+    for one, two in zip(alone[2:], helped, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
+    assert not torch.equal(alone[0].global_crops, alone[1].global_crops)
+
+
+def test_a_batch_says_which_patches_are_masked(tmp_path):
+    recipe = settings(make_release(tmp_path / "release"), tmp_path).recipe
+    batch = Batches(Release(tmp_path / "release"), recipe)[0]
+    assert batch.global_crops.shape == (8, 32, 32, 3)
+    assert batch.local_crops.shape == (8, 16, 16, 3)
+    assert batch.masks.flatten()[batch.mask_indices].all()
+    assert len(batch.mask_indices) == int(batch.masks.sum())
+    assert batch.mask_weights.sum().item() == pytest.approx(4)  # each of 4 masked crops weighs 1
+
+
+def test_a_corrupt_image_gives_its_place_to_the_next_and_is_counted(tmp_path):
+    root = make_release(tmp_path / "release", num_images=8, corrupt=2)
+    recipe = settings(root, tmp_path, {"batch_size_global": 8}).recipe
+    data = Batches(Release(root), recipe)
+    found = [data[0], data[0]]
+    assert int(found[0].num_unreadable) >= 2
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
+def test_a_release_of_corrupt_images_stops_the_run(tmp_path):
+    root = make_release(tmp_path / "release", num_images=4, corrupt=4)
+    with pytest.raises(ValueError, match="100 images in a row cannot be decoded"):
+        Batches(Release(root), settings(root, tmp_path).recipe)[0]
