@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests.training.small import make_release, settings
-from training import checkpoint
+from training import checkpoint, launch
 from training.data.loader import Batches
 from training.data.release import Release
 from training.dinov2 import DINOv2
@@ -263,6 +263,13 @@ def test_the_student_learns_a_teacher_that_stands_still(release, tmp_path):
     trainer, batch = fresh(release, tmp_path, still)
     values = [float(trainer.update(batch, at(trainer.recipe, step))["loss"]) for step in range(30)]
     assert values[-1] < 0.7 * values[1]
+
+
+def test_what_is_not_there_yet_is_refused(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["training.launch", "conf/training/demo.yaml"])
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    with pytest.raises(ValueError, match=r"WORLD_SIZE=4: training runs in one process"):
+        launch.main()
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess:
