@@ -21,7 +21,12 @@ assert tuple(stage.name for stage in STAGES) == schema.STAGES
 
 
 def run(config: CurationConfig, until: str | None = None) -> None:
-    """Run all stages in order, a line each; ``until`` names the last one to run."""
+    """Run all stages in order, a line each; ``until`` names the last one to run.
+
+    Raises:
+        ValueError: a source is missing or empty; it is found before anything is run.
+    """
+    plan(Tables(config.store), config, until)
     with opened(config) as (store, spark):
         print(Report.HEADER, flush=True)
         for stage in STAGES:

@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -32,6 +33,9 @@ from spark_jobs.progress import task_progress
 from spark_jobs.session import session
 from spark_jobs.sources import fingerprint
 from spark_jobs.tables import Outcome, RunKey, Tables, canonical
+
+
+_FULL_BYTES = 1 << 16  # a disk with less room than this counts as full
 
 
 @dataclass(frozen=True)
@@ -149,8 +153,8 @@ def execute(stage: Stage, store: Tables, config: CurationConfig, spark: Callable
             outcome = stage.run(Context(session, store, config, key))
             store.append_decisions(outcome.decisions, key)
         store.finish(key, outcome.rows_in, outcome.metrics, stage.writes(config))
-    except (PySparkException, Py4JError, DeltaError) as error:
-        raise _root_cause(stage.name, error) from error
+    except (PySparkException, Py4JError, DeltaError, OSError) as error:
+        raise _root_cause(stage.name, store, error) from error
     finished = store.runs()[stage.name]
     seconds = time.monotonic() - started
     log.write(
@@ -166,11 +170,11 @@ def execute(stage: Stage, store: Tables, config: CurationConfig, spark: Callable
     return Report(stage.name, finished.rows_in, finished.kept, finished.dropped, seconds)
 
 
-def _root_cause(stage: str, error: Exception) -> Exception:
+def _root_cause(stage: str, store: Tables, error: Exception) -> Exception:
     """What a user can mend behind a failure of Spark or Delta, as one sentence; the original where it is a defect."""
     text = str(error)
-    if "No space left on device" in text:
-        return OSError(f"{stage}: no space left on device; free some, and the same command continues")
+    if "No space left on device" in text or _free_bytes(store) < _FULL_BYTES:
+        return OSError(f"{stage}: no space left on device for {store.uri}; free some, and the same command continues")
     found = re.findall(r"^\s*(?:[\w.]*\.)?(ValueError|ConfigError|OSError|[A-Z]\w*Error): (.+)$", text, re.MULTILINE)
     kinds = {"ValueError": ValueError, "ConfigError": ValueError, "OSError": OSError}
     kinds |= {"FileNotFoundError": OSError, "PermissionError": OSError}
@@ -178,6 +182,11 @@ def _root_cause(stage: str, error: Exception) -> Exception:
         if kind in kinds:
             return kinds[kind](f"{stage}: {message}")
     return error
+
+
+def _free_bytes(store: Tables) -> int:
+    """Room on the store's disk; some libraries say nothing of a full one but that a write came out short."""
+    return sys.maxsize if "://" in store.uri else shutil.disk_usage(store.uri).free
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -37,8 +38,9 @@ def places(folder):
 def refusal(result):
     """The one sentence a failing command ends with."""
     assert result.returncode == 2, result
-    lines = [line for line in result.stderr.splitlines() if line.strip()]
-    assert len(lines) == 1, result.stderr
+    said = result.stderr or result.stdout  # spark-submit sends both to its standard output
+    lines = [line for line in said.splitlines() if line.strip()]
+    assert len(lines) == 1, said
     assert lines[0].startswith("error: ")
     return lines[0]
 
@@ -74,7 +76,7 @@ def test_one_stage_by_itself_runs_when_the_one_before_has_run(tmp_path, pictures
 
 
 def test_an_unknown_key_names_the_nearest(tmp_path):
-    assert "did you mean 'threshold'?" in refusal(run(*places(tmp_path), "recipe.dedup.treshold=0.5"))
+    assert "did you mean 'recipe.dedup.threshold'?" in refusal(run(*places(tmp_path), "recipe.dedup.treshold=0.5"))
 
 
 def test_a_missing_path_is_named(tmp_path):
@@ -89,9 +91,18 @@ def test_an_empty_folder_is_named(tmp_path):
 
 
 def test_a_missing_java_is_one_sentence(tmp_path, pictures):
-    nowhere = {"JAVA_HOME": str(tmp_path), "PATH": str(tmp_path), "OPENLVD_JAVA_FOLDERS": ""}
-    said = refusal(run(*places(tmp_path), f"sources.images.mine={pictures}", **nowhere))
-    assert "Java 17" in said
+    (tmp_path / "empty").mkdir()
+    hide = f"mount --bind {tmp_path / 'empty'} /usr/lib/jvm"
+    if call("unshare", "--mount", "sh", "-c", hide).returncode:
+        pytest.skip("hiding this machine's Java needs root and a mount namespace")
+    command = [sys.executable, "-m", "spark_jobs.run", "conf/curation/own.yaml", *places(tmp_path)]
+    quoted = shlex.join([str(part) for part in [*command, f"sources.images.mine={pictures}"]])
+    environ = f"env -u JAVA_HOME PATH={tmp_path}"
+    result = call("unshare", "--mount", "sh", "-c", f"{hide} && {environ} {quoted}")
+    said = result.stderr.splitlines()
+    assert result.returncode == 2
+    assert len(said) == 1, result.stderr
+    assert "Java 17" in said[0]
 
 
 def test_two_writers_of_one_store_are_refused(tmp_path, pictures):
