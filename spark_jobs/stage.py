@@ -34,7 +34,6 @@ from spark_jobs.session import session
 from spark_jobs.sources import fingerprint
 from spark_jobs.tables import Outcome, RunKey, Tables, canonical
 
-
 _FULL_BYTES = 1 << 16  # a disk with less room than this counts as full
 
 
