@@ -30,16 +30,15 @@ class Descriptor:
     def __init__(self, path: Path, size: int | None = None, mirror: bool = True) -> None:
         self.mirror = mirror
         with safe_open(path, "pt") as file:
-            metadata = file.metadata()
-        options = json.loads(metadata["options"])
-        network = CopyNetwork(Network(backbone=metadata["backbone"], options=options, dim=int(metadata["dim"])))
+            made = json.loads(file.metadata()["copy_descriptor"])
+        network = CopyNetwork(Network(backbone=made["backbone"], options=made["options"], dim=made["dim"]))
         tensors = {name: tensor.float() for name, tensor in safetensors.torch.load_file(path).items()}
         self.weight, self.bias = tensors.pop("projection.weight"), tensors.pop("projection.bias")
         self.backbone = network.backbone.eval()
         self.backbone.load_state_dict(
             {name.removeprefix("backbone."): tensor for name, tensor in tensors.items()}, strict=False
         )
-        self.size = size or int(metadata["size"])
+        self.size = size or made["size"]
 
     @torch.inference_mode()
     def __call__(self, paths: Sequence[Path]) -> Vectors:

@@ -18,6 +18,7 @@ from training.copies.config import CopiesConfig, Recipe
 from training.copies.data import Pool, Steps, read_pools
 from training.copies.network import MEAN, STD, CopyNetwork
 
+COMMAND = "python -m training.copies.train conf/training/copy_descriptor.yaml data.root=PICTURES"
 CHECKPOINT, WEIGHTS = "checkpoint.pt", "copy_descriptor.safetensors"
 
 
@@ -81,20 +82,20 @@ def learning_rate(recipe: Recipe, step: int) -> float:
 def export(network: CopyNetwork, settings: CopiesConfig, pools: list[Pool], path: Path) -> Path:
     """The weights in fp16, with all that is needed to use them and to make them again as metadata."""
     recipe = settings.recipe
-    counts = {pool.name: len(pool.pictures) for pool in pools}
-    metadata = {
-        "kind": "openlvd copy descriptor",
+    description = {
         "backbone": recipe.network.backbone,
-        "options": json.dumps(recipe.network.options, sort_keys=True),
-        "dim": str(recipe.network.dim),
-        "size": str(settings.input_size),
-        "mean": json.dumps(MEAN),
-        "std": json.dumps(STD),
-        "steps": str(recipe.steps),
+        "options": recipe.network.options,
+        "dim": recipe.network.dim,
+        "size": settings.input_size,
+        "mean": MEAN,
+        "std": STD,
+        "steps": recipe.steps,
         "recipe_digest": conf.digest(recipe),
-        "pictures": json.dumps(counts, sort_keys=True),
-        "command": "python -m training.copies.train conf/training/copy_descriptor.yaml data.root=PICTURES",
+        "pictures": {pool.name: len(pool.pictures) for pool in pools},
+        "command": COMMAND,
     }
+    # one key, because safetensors writes several in no fixed order
+    metadata = {"copy_descriptor": json.dumps(description, sort_keys=True)}
     tensors = {name: tensor.half().cpu().contiguous() for name, tensor in network.folded().items()}
     safetensors.torch.save_file(tensors, path, metadata)
     return path
@@ -135,7 +136,7 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(
         description=__doc__,
-        epilog="example: python -m training.copies.train conf/training/copy_descriptor.yaml data.root=PICTURES",
+        epilog=f"example: {COMMAND}",
     )
     parser.add_argument("recipe", help="a YAML file")
     parser.add_argument("overrides", nargs="*", help="key=value")
