@@ -38,7 +38,7 @@ class ClassicalCopy:
 
     def __init__(self) -> None:
         # the legacy generator is the one whose stream numpy promises never to change
-        self._waves = np.random.RandomState(0).standard_normal((128, _NUM_WAVES)) * _BANDWIDTH  # noqa: NPY002
+        self._waves = np.random.RandomState(0).standard_normal((128, _NUM_WAVES)) * _BANDWIDTH
 
     def preprocess(self, image: Image.Image) -> np.ndarray:
         """RGB picture to its [dim] float32 description; all the work is done here, picture by picture."""
@@ -56,7 +56,7 @@ class ClassicalCopy:
         scale = (_AREA / grey.size) ** 0.5
         size = [max(16, round(side * scale)) for side in grey.shape[::-1]]
         grey = cv2.resize(grey, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
-        keypoints, found = cv2.SIFT_create(nfeatures=400, contrastThreshold=0.02).detectAndCompute(grey, None)
+        keypoints, found = cv2.SIFT.create(nfeatures=400, contrastThreshold=0.02).detectAndCompute(grey, None)
         if found is None:
             return np.zeros(2 * _NUM_WAVES)
         sizes = np.array([k.size for k in keypoints], np.float64)

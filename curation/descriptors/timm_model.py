@@ -1,5 +1,7 @@
 """Embedders from an architecture that timm knows and a local safetensors file; nothing is downloaded."""
 
+from typing import Any
+
 import safetensors
 import safetensors.torch
 import timm
@@ -19,7 +21,7 @@ def load_timm(spec: EmbedderSpec) -> TrainedEmbedder:
     if not timm.is_model(spec.model):
         near = ", ".join(timm.list_models(f"*{spec.model.split('.')[0][:12]}*")[:5])
         raise ValueError(f"model {spec.model!r} is unknown to timm {timm.__version__}; near it: {near or 'none'}")
-    network = timm.create_model(spec.model, pretrained=False, num_classes=0)
+    network: Any = timm.create_model(spec.model, pretrained=False, num_classes=0)
     try:
         tensors = safetensors.torch.load(read_weights(spec))
     except safetensors.SafetensorError as error:
