@@ -179,11 +179,16 @@ def _runs_below(context: Context) -> dict[str, Run]:
     return {name: runs[name] for name in chain}
 
 
-def _replace(filesystem: Any, new: str, old: str) -> None:
-    """Put a finished folder in another's place; a reader sees the one or the other by its manifest."""
-    if filesystem.exists(old):
-        filesystem.rm(old, recursive=True)
-    filesystem.mv(new, old, recursive=True)
+def _replace(filesystem: Any, new: str, place: str) -> None:
+    """Put a finished folder in another's place: a reader finds the old one, none, or the new one, never a part."""
+    replaced = f"{place.rstrip('/')}.replaced"
+    if filesystem.exists(replaced):
+        filesystem.rm(replaced, recursive=True)
+    if filesystem.exists(place):
+        filesystem.mv(place, replaced, recursive=True)
+    filesystem.mv(new, place, recursive=True)
+    if filesystem.exists(replaced):
+        filesystem.rm(replaced, recursive=True)
 
 
 def is_whole(config: CurationConfig, run_id: str) -> bool:
