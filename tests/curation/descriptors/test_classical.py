@@ -7,7 +7,7 @@ from PIL import Image, ImageDraw, ImageEnhance, ImageOps
 from curation.descriptors.classical_copy import ClassicalCopy
 from curation.descriptors.classical_scene import ClassicalScene
 
-THRESHOLD = 0.45  # of classical_copy
+THRESHOLD = 0.5  # of classical_copy
 
 
 def _carried(name):
@@ -62,9 +62,9 @@ EDITS = {
 @pytest.mark.parametrize("edit", EDITS)
 def test_copy_finds_edited_tiles(tiles, edit):
     embedder = ClassicalCopy()
-    originals = [t for name in ("astronaut", "gravel", "motorcycle_left") for t in tiles[name]]
+    originals = [t for name in ("astronaut", "gravel", "motorcycle_left") for t in tiles[name][::2]]
     similarity = (_embed(embedder, originals) * _embed(embedder, [EDITS[edit](t) for t in originals])).sum(1)
-    assert (similarity > THRESHOLD).mean() >= 0.9
+    assert (similarity > THRESHOLD).sum() >= len(originals) - 1
 
 
 def test_copy_separates_tiles_of_one_photograph(tiles):
