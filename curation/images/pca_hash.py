@@ -136,8 +136,7 @@ def fit(thumbnails: np.ndarray) -> PcaHash:
     if len(thumbnails) < MIN_SAMPLE:
         return cosine_basis()
     luma = _luma(thumbnails).astype(np.float64)
-    moments = sum(part.T @ part for part in np.array_split(luma, -(-len(luma) // 4096))) / len(luma)
-    mean = luma.sum(axis=0) / len(luma)
+    mean, moments = luma.sum(axis=0) / len(luma), (luma.T @ luma) / len(luma)
     mean, moments = mean - mean.mean(), moments - moments.mean(axis=0) - moments.mean(axis=1)[:, None] + moments.mean()
     components = np.linalg.eigh(moments - np.outer(mean, mean))[1][:, ::-1][:, :NUM_BITS].T
     largest = np.take_along_axis(components, np.abs(components).argmax(axis=1)[:, None], 1)
