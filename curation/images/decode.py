@@ -1,12 +1,13 @@
 """Decode untrusted bytes into an upright RGB picture, or say why not."""
 
 import io
+import re
 import warnings
 from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from curation.schema import Reason
 
@@ -72,7 +73,7 @@ def decode(data: bytes, max_pixels: int, draft_side: int | None = None) -> Decod
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow warns of odd metadata; the pixels decide
-        image = _open(data)
+        image = _open(data, max_pixels)
         try:
             return _load(image, max_pixels, draft_side)
         except DecodeError:
@@ -81,11 +82,15 @@ def decode(data: bytes, max_pixels: int, draft_side: int | None = None) -> Decod
             raise DecodeError(Reason.TRUNCATED, f"{image.format}: {_sentence(error)}") from error
 
 
-def _open(data: bytes) -> Image.Image:
+def _open(data: bytes, max_pixels: int) -> Image.Image:
     try:
         return Image.open(io.BytesIO(data), formats=FORMATS)
-    except Image.DecompressionBombError as error:
-        raise DecodeError(Reason.TOO_MANY_PIXELS, _sentence(error)) from error
+    except Image.DecompressionBombError as error:  # Pillow's own limit; it tells the size in its words only
+        declared = re.search(r"\((\d+) pixels\)", str(error))
+        many = declared[1] if declared else "too many"
+        raise DecodeError(Reason.TOO_MANY_PIXELS, f"declares {many} pixels, more than {max_pixels}") from error
+    except UnidentifiedImageError as error:
+        raise DecodeError(_why_unreadable(data), "no decoder knows these bytes") from error
     except Exception as error:  # as above
         raise DecodeError(_why_unreadable(data), f"no decoder reads it: {_sentence(error)}") from error
 

@@ -73,9 +73,9 @@ class Thumbnails:
         return evidence is not None and re.fullmatch(r"[0-9a-f]{32}", evidence) is not None
 
     def origin(self, image_id: str) -> str:
-        """Where an image was met, or the evaluation set it belongs to."""
-        sets = self._found.collections.get(image_id, [])
-        return ", ".join(sets) if sets else next(iter(self._found.origins.get(image_id, [])), "")
+        """Where an image was met; the evaluation sets it belongs to where it was met nowhere."""
+        met = next(iter(self._found.origins.get(image_id, [])), None)
+        return met if met is not None else ", ".join(self._found.collections.get(image_id, []))
 
     def _picture(self, read: Callable[[str], bytes | None], image_id: str, captions: tuple[str, ...]) -> Picture:
         key = (read, image_id)
