@@ -123,7 +123,8 @@ def turn(picture: Pixels, rng: np.random.Generator) -> Pixels:
     rotation = np.array([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]])
     moved = corners @ rotation * rng.uniform(0.85, 1.15) + rng.normal(0, 0.05, (4, 2)) * min(height, width)
     centre = np.array([width / 2, height / 2])
-    matrix = cv2.getPerspectiveTransform(np.float32(corners + centre), np.float32(moved + centre))
+    before, after = (np.asarray(points + centre, np.float32) for points in (corners, moved))
+    matrix = cv2.getPerspectiveTransform(before, after)
     border = (cv2.BORDER_CONSTANT, cv2.BORDER_REPLICATE, cv2.BORDER_REFLECT)[rng.integers(3)]
     return cv2.warpPerspective(picture, matrix, (width, height), borderMode=border, borderValue=_colour(rng))
 
@@ -193,7 +194,8 @@ def decorate(picture: Pixels, rng: np.random.Generator) -> Pixels:
 
 def jpeg(picture: Pixels, quality: int) -> Pixels:
     """Encoded and decoded again."""
-    return cv2.imdecode(cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, quality])[1], cv2.IMREAD_COLOR)
+    encoded = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
+    return np.asarray(cv2.imdecode(encoded, cv2.IMREAD_COLOR))
 
 
 def _crop(picture: Pixels, area: float, rng: np.random.Generator) -> Pixels:

@@ -56,6 +56,13 @@ class Recipe(Section):
     warmup_steps: int = Field(ge=0)
 
 
+class Descriptor(Section):
+    """What is made of the trained network."""
+
+    size: int = Field(gt=0)  # pixels of the square to which pictures are squashed
+    whitening_steps: int = Field(gt=0)  # the views of so many last steps decide the whitening
+
+
 class Runtime(Section):
     """What changes the speed only."""
 
@@ -69,9 +76,9 @@ class CopiesConfig(Section):
     """The whole file."""
 
     output: str  # folder of the run
-    input_size: int = Field(gt=0)  # pixels of the square at which the descriptor is used, written beside the weights
     data: Data
     recipe: Recipe
+    descriptor: Descriptor
     runtime: Runtime
 
     @model_validator(mode="after")

@@ -58,8 +58,8 @@ class Descriptor:
 
     def _pixels(self, path: Path) -> np.ndarray:
         with Image.open(path) as image:
-            image = image.convert("RGB").resize((self.size, self.size), Image.Resampling.BILINEAR)
-        return (np.asarray(image, np.float32) / 255 - np.float32(MEAN)) / np.float32(STD)
+            squashed = image.convert("RGB").resize((self.size, self.size), Image.Resampling.BILINEAR)
+        return (np.asarray(squashed, np.float32) / 255 - np.array(MEAN, np.float32)) / np.array(STD, np.float32)
 
 
 def micro_ap(scores: np.ndarray, right: np.ndarray, num_positives: int) -> float:

@@ -1,5 +1,7 @@
 """The network: a convolutional backbone, GeM pooling, a projection, unit length (SSCD, section 3)."""
 
+from typing import Any
+
 import timm
 import torch
 import torch.nn.functional as F
@@ -14,14 +16,14 @@ GEM_POWER = 3.0
 class CopyNetwork(nn.Module):
     """uint8 pictures [n, size, size, 3] to unit vectors [n, dim], float32."""
 
+    backbone: Any
     mean: Tensor
     std: Tensor
 
     def __init__(self, config: Network) -> None:
         super().__init__()
-        self.backbone = timm.create_model(
-            config.backbone, pretrained=False, num_classes=0, global_pool="", **config.options
-        )
+        options: dict[str, Any] = {**config.options, "num_classes": 0, "global_pool": ""}
+        self.backbone = timm.create_model(config.backbone, pretrained=False, **options)
         self.projection = nn.Linear(self.backbone.num_features, config.dim, bias=False)
         self.centre = nn.BatchNorm1d(config.dim, affine=False)  # without it the first vectors are all alike
         self.register_buffer("mean", 255 * torch.tensor(MEAN), persistent=False)
@@ -29,19 +31,26 @@ class CopyNetwork(nn.Module):
 
     def forward(self, pictures: Tensor) -> Tensor:
         """[n, size, size, 3] uint8 to [n, dim] float32 of unit length."""
+        pooled = self.pooled(pictures)
+        with torch.autocast(pooled.device.type, enabled=False):
+            return F.normalize(self.centre(self.projection(pooled)), dim=1)
+
+    def pooled(self, pictures: Tensor) -> Tensor:
+        """[n, size, size, 3] uint8 to [n, channels] float32, before the projection."""
         pixels = ((pictures.float() - self.mean) / self.std).permute(0, 3, 1, 2)  # strides of channels last
-        maps = self.backbone(pixels)
-        with torch.autocast(maps.device.type, enabled=False):
-            return F.normalize(self.centre(self.projection(gem(maps.float()))), dim=1)
+        return gem(self.backbone(pixels).float())
 
     def folded(self) -> dict[str, Tensor]:
         """The tensors in use after training, fp32: the centring becomes part of a projection with a bias."""
-        scale = (self.centre.running_var + self.centre.eps).rsqrt()
+        mean, variance = self.centre.running_mean, self.centre.running_var
+        assert mean is not None, "the centring keeps its running moments"
+        assert variance is not None
+        scale = (variance + self.centre.eps).rsqrt()
         backbone = {f"backbone.{name}": tensor for name, tensor in self.backbone.state_dict().items()}
         return {
             **{name: tensor for name, tensor in backbone.items() if not name.endswith("num_batches_tracked")},
             "projection.weight": self.projection.weight.detach() * scale[:, None],
-            "projection.bias": -self.centre.running_mean * scale,
+            "projection.bias": -mean * scale,
         }
 
 

@@ -17,6 +17,7 @@ from training.copies import losses
 from training.copies.config import CopiesConfig, Recipe
 from training.copies.data import Pool, Steps, read_pools
 from training.copies.network import MEAN, STD, CopyNetwork
+from training.copies.whiten import outputs_on_views, whitened
 
 COMMAND = "python -m training.copies.train conf/training/copy_descriptor.yaml data.root=PICTURES"
 CHECKPOINT, WEIGHTS = "checkpoint.pt", "copy_descriptor.safetensors"
@@ -38,7 +39,7 @@ def train(settings: CopiesConfig) -> Path:
     torch.manual_seed(recipe.seed)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     pools = read_pools(settings.data)
-    network = CopyNetwork(recipe.network).to(device, memory_format=torch.channels_last)
+    network = CopyNetwork(recipe.network).to(device).to(memory_format=torch.channels_last)
     optimiser = torch.optim.AdamW(network.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay)
     first = _resume(folder / CHECKPOINT, recipe, network, optimiser)
     steps = Steps(pools, recipe, first)
@@ -86,7 +87,8 @@ def export(network: CopyNetwork, settings: CopiesConfig, pools: list[Pool], path
         "backbone": recipe.network.backbone,
         "options": recipe.network.options,
         "dim": recipe.network.dim,
-        "size": settings.input_size,
+        "size": settings.descriptor.size,
+        "whitening_steps": settings.descriptor.whitening_steps,
         "mean": MEAN,
         "std": STD,
         "steps": recipe.steps,
@@ -96,7 +98,10 @@ def export(network: CopyNetwork, settings: CopiesConfig, pools: list[Pool], path
     }
     # one key, because safetensors writes several in no fixed order
     metadata = {"copy_descriptor": json.dumps(description, sort_keys=True)}
-    tensors = {name: tensor.half().cpu().contiguous() for name, tensor in network.folded().items()}
+    tensors = network.folded()
+    size, num_steps = settings.descriptor.size, settings.descriptor.whitening_steps
+    tensors = whitened(tensors, outputs_on_views(network, tensors, pools, recipe, size, num_steps))
+    tensors = {name: tensor.half().cpu().contiguous() for name, tensor in tensors.items()}
     safetensors.torch.save_file(tensors, path, metadata)
     return path
 

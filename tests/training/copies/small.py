@@ -24,7 +24,6 @@ def config(root: Path, **recipe: object) -> CopiesConfig:
     return CopiesConfig.model_validate(
         {
             "output": str(root / "run"),
-            "input_size": 40,
             "data": {"root": str(root), "folders": [{"path": "photos", "share": 1.0}], "hold_out": ["held.tsv"]},
             "recipe": {
                 "seed": 0,
@@ -40,6 +39,7 @@ def config(root: Path, **recipe: object) -> CopiesConfig:
                 "warmup_steps": 1,
                 **recipe,
             },
+            "descriptor": {"size": 40, "whitening_steps": 2},
             "runtime": {"workers": 0, "threads": 1, "log_every_steps": 1, "checkpoint_every_steps": 1},
         }
     )

@@ -9,7 +9,7 @@ import conf
 from tests.training.copies.small import config, write_pictures
 from training.copies.config import CopiesConfig
 from training.copies.data import Steps, read_pools
-from training.copies.network import CopyNetwork, gem
+from training.copies.network import CopyNetwork
 from training.copies.train import learning_rate, train, update
 
 
@@ -78,8 +78,7 @@ def test_folding_the_centring_changes_no_vector(tmp_path):
     network.eval()
     tensors = network.folded()
     with torch.no_grad():
-        pixels = ((pictures.float() - network.mean) / network.std).permute(0, 3, 1, 2)
-        projected = gem(network.backbone(pixels)) @ tensors["projection.weight"].T + tensors["projection.bias"]
+        projected = network.pooled(pictures) @ tensors["projection.weight"].T + tensors["projection.bias"]
         assert torch.allclose(torch.nn.functional.normalize(projected, dim=1), network(pictures), atol=1e-5)
 
 
