@@ -54,7 +54,7 @@ class Embed(Section):
     """The embedders, by the name their table carries (``embeddings_<name>``)."""
 
     models: dict[str, EmbedderSpec]
-    batch_size: int = Field(64, gt=0)
+    batch_size: int = Field(64, gt=0)  # on average; membership follows from the image ids
 
 
 class Dedup(Section):

@@ -37,10 +37,10 @@ def run(context: Context) -> Outcome:
     members = store.frame(spark, schema.COLLECTIONS).withColumn("shard", F.concat_ws(":", "collection", "path"))
     outside = members.select("collection", "image_id", "shard").dropDuplicates(["collection", "image_id"])
     outside = outside.withColumns({"offset_bytes": F.lit(0).cast("long"), "size_bytes": F.lit(-1).cast("long")})
-    # batches must not depend on the number of partitions: a hash bucket is the unit, and it is sorted
+    # batches must not depend on the number of partitions: a hash bucket of about the batch's size is one
     num_images = pool.count()
     wanted = pool.select(*outside.columns).unionByName(outside)
-    buckets = max(1, (num_images + outside.count()) // (8 * recipe.batch_size))
+    buckets = max(1, (num_images + outside.count()) // recipe.batch_size)
     bucketed = wanted.withColumn("bucket", F.pmod(F.xxhash64("image_id"), F.lit(buckets)))
 
     metrics: dict[str, Any] = {}
@@ -49,7 +49,7 @@ def run(context: Context) -> Outcome:
         table = schema.embeddings(name)
         model = load_embedder(spec)
         metrics[name] = {"model": model.name, "kind": model.kind, "dim": model.dim, "digest": model.digest}
-        work = _bucket_worker(spec, store.uri, context.config.recipe.screen.max_pixels, recipe.batch_size)
+        work = _bucket_worker(spec, store.uri, context.config.recipe.screen.max_pixels)
         grouped = bucketed.repartition(context.config.runtime.partitions, "bucket").groupBy("bucket")
         store.write(table, grouped.applyInArrow(work, from_arrow_schema(table.schema)), context.run)
         errors = store.frame(spark, table).where((F.col("collection") == POOL) & F.col("vector").isNull())
@@ -93,42 +93,33 @@ def _collections(context: Context) -> DataFrame:
 _LOADED: dict[str, Embedder] = {}  # one model a worker process, not one a bucket
 
 
-def _bucket_worker(spec: EmbedderSpec, uri: str, max_pixels: int, batch_size: int) -> Callable[[pa.Table], pa.Table]:
+def _bucket_worker(spec: EmbedderSpec, uri: str, max_pixels: int) -> Callable[[pa.Table], pa.Table]:
     def work(group: pa.Table) -> pa.Table:
-        return _embed_bucket(group, spec, uri, max_pixels, batch_size)
+        key = spec.model_dump_json()
+        if key not in _LOADED:
+            _LOADED.clear()
+            _LOADED[key] = load_embedder(spec)
+        return _embed_bucket(group, _LOADED[key], uri, max_pixels)
 
     return work
 
 
-def _embed_bucket(group: pa.Table, spec: EmbedderSpec, uri: str, max_pixels: int, batch_size: int) -> pa.Table:
-    key = spec.model_dump_json()
-    if key not in _LOADED:
-        _LOADED.clear()
-        _LOADED[key] = load_embedder(spec)
-    model = _LOADED[key]
-    rows: list[dict[str, Any]] = []
-    ordered = group.sort_by([("image_id", "ascending"), ("collection", "ascending")]).to_pylist()
-    with Store(uri).shard_reader() as read:
-        for start in range(0, len(ordered), batch_size):
-            rows.extend(_embed_batch(ordered[start : start + batch_size], model, read, max_pixels))
-    return pa.Table.from_pylist(rows, schema=schema.embeddings("").schema)
-
-
-def _embed_batch(
-    rows: list[dict[str, Any]], model: Embedder, read: Callable[[str, int, int], bytes], max_pixels: int
-) -> list[dict[str, Any]]:
+def _embed_bucket(group: pa.Table, model: Embedder, uri: str, max_pixels: int) -> pa.Table:
+    """Embed the images of a bucket as one batch; one that fails is a row with the error."""
+    rows = group.sort_by([("image_id", "ascending"), ("collection", "ascending")]).to_pylist()
     results = [
         {"collection": r["collection"], "image_id": r["image_id"], "vector": None, "model": model.digest, "error": None}
         for r in rows
     ]
     inputs, places = [], []
-    for place, row in enumerate(rows):
-        try:
-            data = read(row["shard"], row["offset_bytes"], row["size_bytes"])
-            inputs.append(model.preprocess(decode(data, max_pixels).image))
-            places.append(place)
-        except DecodeError as error:
-            results[place]["error"] = str(error)
+    with Store(uri).shard_reader() as read:
+        for place, row in enumerate(rows):
+            try:
+                data = read(row["shard"], row["offset_bytes"], row["size_bytes"])
+                inputs.append(model.preprocess(decode(data, max_pixels).image))
+                places.append(place)
+            except DecodeError as error:
+                results[place]["error"] = str(error)
     if inputs:
         vectors = model.embed(np.stack(inputs)).astype("<f2")
         for place, vector in zip(places, vectors, strict=True):
@@ -136,7 +127,7 @@ def _embed_batch(
                 results[place]["vector"] = vector.tobytes()
             else:
                 results[place]["error"] = "the model gives a vector that is not finite"
-    return results
+    return pa.Table.from_pylist(results, schema=schema.embeddings("").schema)
 
 
 def tables(config: CurationConfig) -> tuple[schema.Table, ...]:

@@ -34,9 +34,9 @@ class Embedder(Protocol):
 
 
 class EmbedderSpec(Section):
-    """One embedder of a configuration; the trained ones need a weights file with a known hash."""
+    """One embedder of a configuration; ``copy_network`` ships with the package, other trained ones need their file."""
 
-    adapter: Literal["classical_copy", "classical_scene", "torchscript", "timm"]
+    adapter: Literal["classical_copy", "classical_scene", "copy_network", "torchscript", "timm"]
     weights: str | None = None  # path or fsspec URI: TorchScript, or safetensors for timm
     sha256: str | None = Field(None, pattern="^[0-9a-f]{64}$")  # of the weights file
     model: str | None = None  # timm's name of the architecture
@@ -73,6 +73,10 @@ def load_embedder(spec: EmbedderSpec) -> Embedder:
         from curation.descriptors.classical_scene import ClassicalScene
 
         return ClassicalScene()
+    if spec.adapter == "copy_network":
+        from curation.descriptors.copy_network import load_copy_network
+
+        return load_copy_network()
     if spec.adapter == "torchscript":
         from curation.descriptors.torchscript import load_torchscript
 
