@@ -71,10 +71,17 @@ class Store:
         arrow = pa.schema(table.schema().to_arrow())
         if not files:
             return pa.table({f.name: pa.array([], f.type) for f in arrow}).select(columns or arrow.names)
-        if not table.metadata().partition_columns:
-            dataset = ds.dataset(files, schema=arrow, format="parquet")
-        else:
-            dataset = table.to_pyarrow_dataset()
+        # not table.to_pyarrow_dataset(): its file system calls back into Python from threads that may outlive it
+        filesystem, root = fsspec.core.url_to_fs(self.table_uri(name))
+        partitions = pa.schema([arrow.field(column) for column in table.metadata().partition_columns])
+        dataset = ds.dataset(
+            [filesystem._strip_protocol(uri) for uri in files],
+            schema=arrow,
+            format="parquet",
+            filesystem=None if filesystem.protocol == ("file", "local") else filesystem,
+            partitioning=ds.partitioning(partitions, flavor="hive") if len(partitions) else None,
+            partition_base_dir=root,
+        )
         return dataset.to_table(columns=columns, filter=filter)
 
     def runs(self) -> dict[str, Run]:
