@@ -35,6 +35,7 @@ class Download(Section):
     urls_per_shard: int = Field(1000, gt=0, le=10_000)
     honour_robots: bool = True
     robots_fail_closed: bool = True  # a host whose robots.txt cannot be had is not asked
+    max_failed_share: float = Field(0.9, gt=0, le=1)  # of the URLs; above it the network is at fault: the stage fails
     fetch: FetchPolicy = FetchPolicy()
 
 

@@ -4,26 +4,33 @@ A unit is a URL. Hosts are asked for their robots.txt first, once each.
 """
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from typing import Any
 
 import pyarrow as pa
+from pyspark import StorageLevel
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_schema
 
 from curation import schema
 from curation.fetch.options import FetchOptions
-from curation.fetch.robots import RobotsRecord, allows, fetch_robots
+from curation.fetch.outage import SYMPTOMS, refuse_outage
+from curation.fetch.permission import DECIDED, decide
+from curation.fetch.robots import ask_hosts
 from curation.fetch.shard import fetch_shard
-from curation.schema import Reason
+from curation.schema import Table
 from spark_jobs.ledger import ledger_rows
 from spark_jobs.stage import Context, Stage, main
 from spark_jobs.tables import Outcome
 
 
 def run(context: Context) -> Outcome:
-    """Write ``robots``, the shards, and ``fetches``, one row for every URL."""
+    """Write ``robots``, the shards, and ``fetches``, one row for every URL.
+
+    Raises:
+        ConnectionError: so many URLs fail for want of a connection that the network must be at fault.
+    """
     recipe, runtime = context.config.recipe.download, context.config.runtime
     options = FetchOptions(**recipe.fetch.model_dump(), threads=runtime.download_threads, resolve=runtime.resolve)
     urls = context.store.kept(context.spark, "extract_links").select(
@@ -34,24 +41,44 @@ def run(context: Context) -> Outcome:
     hosts = urls.select("host").distinct().repartition(runtime.partitions)
     asked = hosts if recipe.honour_robots else hosts.limit(0)
     answers = asked.mapInArrow(partial(_ask_robots, options=options), from_arrow_schema(schema.ROBOTS.schema))
-    context.store.write(schema.ROBOTS, answers, context.run)
+
+    def out_of_reach(records: DataFrame) -> int:
+        silent = records.where(F.col("status") == "unreachable")
+        return urls.join(silent.select("host"), "host", "left_semi").count()
+
+    _write_unless_outage(context, schema.ROBOTS, answers, out_of_reach, num_urls)
+
+    # sorted, so that a host's robots.txt comes once, before its URLs, and never beside each of them
+    robots = context.store.frame(context.spark, schema.ROBOTS)
+    decided = (
+        urls.unionByName(robots, allowMissingColumns=True)
+        .repartition(runtime.partitions, "host")
+        .sortWithinPartitions("host", F.col("url").asc_nulls_first())
+        .select("host", "url", "status", "body")
+        .mapInArrow(
+            partial(decide, user_agent=options.user_agent, fail_closed=recipe.robots_fail_closed),
+            from_arrow_schema(DECIDED),
+        )
+    )
 
     # a URL's shard follows from its hash: stable, and one host's URLs are spread over the shards
     num_shards = max(1, math.ceil(num_urls / recipe.urls_per_shard))
-    robots = context.store.frame(context.spark, schema.ROBOTS)
-    folder, fail_closed = context.store.path("shards", context.run.run_id), recipe.robots_fail_closed
+    folder = context.store.path("shards", context.run.run_id)
 
     def fetch(group: pa.Table) -> pa.Table:
-        return _fetch_group(group, folder, options, fail_closed)
+        return _fetch_group(group, folder, options)
 
     fetched = (
-        urls.withColumn("number", F.pmod(F.xxhash64("url"), F.lit(num_shards)))
-        .join(robots, "host", "left")
+        decided.withColumn("number", F.pmod(F.xxhash64("url"), F.lit(num_shards)))
         .repartition(min(num_shards, 100 * runtime.partitions), "number")
         .groupBy("number")
         .applyInArrow(fetch, from_arrow_schema(schema.FETCHES.schema))
     )
-    context.store.write(schema.FETCHES, fetched, context.run)
+
+    def failed(rows: DataFrame) -> int:
+        return rows.where(F.col("reason").isin([reason.value for reason in SYMPTOMS])).count()
+
+    _write_unless_outage(context, schema.FETCHES, fetched, failed, num_urls)
 
     fetches = context.store.frame(context.spark, schema.FETCHES)
     bytes_fetched = fetches.agg(F.sum("size_bytes")).first()[0] or 0
@@ -59,24 +86,32 @@ def run(context: Context) -> Outcome:
     return Outcome(num_urls, rows, {"shards": num_shards if num_urls else 0, "bytes": bytes_fetched})
 
 
+def _write_unless_outage(
+    context: Context, table: Table, rows: DataFrame, count_failed: Callable[[DataFrame], int], total: int
+) -> None:
+    """Commit what the web answered, unless it shows an outage: what is committed is not asked for again."""
+    if context.store.written_by(table, context.run.run_id):
+        return
+    answers = rows.persist(StorageLevel.DISK_ONLY)  # counted and written, but asked for once
+    try:
+        refuse_outage(count_failed(answers), total, context.config.recipe.download.max_failed_share)
+        context.store.write(table, answers, context.run)
+    finally:
+        answers.unpersist()
+
+
 def _ask_robots(batches: Iterable[pa.RecordBatch], options: FetchOptions) -> Iterator[pa.RecordBatch]:
-    for batch in batches:
-        rows = []
-        for host in batch.column("host").to_pylist():
-            record = fetch_robots(host, options)
-            rows.append({"host": host, "status": record.status, "body": record.body})
+    hosts = (host for batch in batches for host in batch.column("host").to_pylist())
+    for records in ask_hosts(hosts, options):
+        rows = [{"host": record.host, "status": record.status, "body": record.body} for record in records]
         yield pa.RecordBatch.from_pylist(rows, schema=schema.ROBOTS.schema)
 
 
-def _fetch_group(group: pa.Table, folder: str, options: FetchOptions, fail_closed: bool) -> pa.Table:
+def _fetch_group(group: pa.Table, folder: str, options: FetchOptions) -> pa.Table:
     number = group.column("number")[0].as_py()
-    allowed, rows = [], []
-    for row in group.sort_by("url").to_pylist():
-        refusal = _robots_refusal(row, options.user_agent, fail_closed)
-        if refusal is None:
-            allowed.append(row["url"])
-        else:
-            rows.append({"url": row["url"], "reason": refusal[0].value, "detail": refusal[1]})
+    decided = group.select(DECIDED.names).sort_by("url").to_pylist()
+    allowed = [row["url"] for row in decided if row["reason"] is None]
+    rows = [row for row in decided if row["reason"] is not None]
     run_id = folder.rpartition("/")[2]
     for outcome in fetch_shard(allowed, number, folder, options):
         shard = f"store:shards/{run_id}/{outcome.shard}" if outcome.reason is None else None
@@ -92,21 +127,6 @@ def _fetch_group(group: pa.Table, folder: str, options: FetchOptions, fail_close
             }
         )
     return pa.Table.from_pylist(rows, schema=schema.FETCHES.schema)
-
-
-def _robots_refusal(row: dict[str, Any], user_agent: str, fail_closed: bool) -> tuple[Reason, str] | None:
-    """Why the answer of a URL's host to the question for its robots.txt forbids to ask further."""
-    if row["status"] is None:  # robots.txt is not asked for under this recipe
-        return None
-    record = RobotsRecord(row["host"], row["status"], row["body"])
-    if allows(record, row["url"], user_agent, fail_closed):
-        return None
-    match record.status:
-        case "private":
-            return Reason.PRIVATE_ADDRESS, record.body
-        case "unreachable":
-            return Reason.ROBOTS_UNREACHABLE, f"{record.host}/robots.txt: {record.body}"
-    return Reason.ROBOTS_DISALLOWED, f"{record.host}/robots.txt"
 
 
 STAGE = Stage(

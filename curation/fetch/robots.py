@@ -1,18 +1,23 @@
 """robots.txt (RFC 9309): fetched once for a host, and asked for every URL."""
 
 import functools
+import itertools
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal
 from urllib.parse import urljoin, urlsplit
 
 from protego import Protego
 
-from curation.fetch.guard import fetch
 from curation.fetch.options import FetchOptions, product_token
 from curation.fetch.outcome import FetchError
+from curation.fetch.retry import fetch_patiently
 from curation.schema import Reason
 
 MAX_ROBOTS_BYTES = 500 << 10  # RFC 9309, section 2.5: at least this much must be read; what follows is ignored
+
+_HOSTS_PER_THREAD = 8  # asked before the slowest of them is waited for
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +60,7 @@ def fetch_robots(host: str, options: FetchOptions) -> RobotsRecord:
         }
     )
     try:
-        fetched = fetch(urljoin(host, "/robots.txt"), limits, truncate=True)
+        fetched = fetch_patiently(urljoin(host, "/robots.txt"), limits, truncate=True)
     except FetchError as error:
         if error.reason is Reason.PRIVATE_ADDRESS:
             return RobotsRecord(host, "private", error.message)
@@ -63,6 +68,19 @@ def fetch_robots(host: str, options: FetchOptions) -> RobotsRecord:
         too_long_a_way = error.reason is Reason.TOO_MANY_REDIRECTS  # section 2.3.1.2 counts it as absent
         return RobotsRecord(host, "allowed_all" if absent or too_long_a_way else "unreachable", error.message)
     return RobotsRecord(host, "rules", fetched.body.decode("utf-8-sig", "replace").replace("\0", "�"))
+
+
+def ask_hosts(hosts: Iterable[str], options: FetchOptions) -> Iterator[list[RobotsRecord]]:
+    """:func:`fetch_robots` for many hosts, ``options.threads`` at once.
+
+    Yields:
+        The records of the next few hosts, in the order given; no more than these are in memory.
+    """
+    left = iter(hosts)
+    with ThreadPoolExecutor(options.threads) as pool:
+        # Executor.map alone would take all hosts at once, and keep every answer behind a slow one.
+        while some := list(itertools.islice(left, _HOSTS_PER_THREAD * options.threads)):
+            yield list(pool.map(lambda host: fetch_robots(host, options), some))
 
 
 def allows(record: RobotsRecord, url: str, user_agent: str, fail_closed: bool = True) -> bool:
@@ -85,6 +103,18 @@ def allows(record: RobotsRecord, url: str, user_agent: str, fail_closed: bool = 
         case "private":
             return False
     return _rules(record.body).can_fetch(url, product_token(user_agent))
+
+
+def refusal(record: RobotsRecord, url: str, user_agent: str, fail_closed: bool) -> tuple[Reason, str] | None:
+    """Why a host's answer forbids to ask for a URL, as reason and detail; None where it does not."""
+    if allows(record, url, user_agent, fail_closed):
+        return None
+    match record.status:
+        case "private":
+            return Reason.PRIVATE_ADDRESS, record.body
+        case "unreachable":
+            return Reason.ROBOTS_UNREACHABLE, f"{record.host}/robots.txt: {record.body}"
+    return Reason.ROBOTS_DISALLOWED, f"{record.host}/robots.txt"
 
 
 @functools.lru_cache(maxsize=256)

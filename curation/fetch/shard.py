@@ -3,7 +3,6 @@
 import json
 import tempfile
 import threading
-import time
 import types
 import uuid
 from dataclasses import dataclass
@@ -14,10 +13,10 @@ from typing import Any
 import fsspec
 import pyarrow as pa
 
-from curation.fetch.guard import fetch
 from curation.fetch.img2dataset_quiet import import_img2dataset
 from curation.fetch.options import FetchOptions
 from curation.fetch.outcome import Fetched, FetchError
+from curation.fetch.retry import fetch_patiently
 from curation.fetch.tars import TarWriter, extension
 from curation.schema import Reason
 
@@ -25,7 +24,6 @@ MAX_URLS_PER_SHARD = 100_000  # ten times what a recipe may ask for: shards spli
 
 _KEY_DIGITS = (5, 5)  # of the shard and of the position in it
 _SPOOL_BYTES = 64 << 20  # kept in memory while a shard is fetched; the rest waits in a temporary file
-_FIRST_PAUSE_S = 0.5  # before the first retry; doubles for each further one
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +102,11 @@ class _Answers:
 
     def fetch(self, position: int, url: str) -> bytes | None:
         """Fetch one URL; None for a failure, which is kept. It never raises: img2dataset's pool would hang."""
+        answer: Fetched | FetchError
         try:
-            answer = _fetch_patiently(url, self.options)
+            answer = fetch_patiently(url, self.options)
+        except FetchError as error:
+            answer = error
         except Exception as error:  # a defect of ours; write_tar raises it
             self._defect = error
             return None
@@ -159,25 +160,6 @@ class _Answers:
         offset = tar.add(f"{key}.{extension(body)}", body)
         tar.add(f"{key}.json", record.encode())
         return Outcome(url, shard_name(shard_id), offset, size, None, None, rights)
-
-
-def _fetch_patiently(url: str, options: FetchOptions) -> Fetched | FetchError:
-    """Fetch with the configured retries, each after a pause."""
-    pause_s = _FIRST_PAUSE_S
-    for _ in range(options.retries):
-        answer = _attempt(url, options)
-        if isinstance(answer, Fetched) or not answer.may_pass:
-            return answer
-        time.sleep(pause_s)
-        pause_s *= 2
-    return _attempt(url, options)
-
-
-def _attempt(url: str, options: FetchOptions) -> Fetched | FetchError:
-    try:
-        return fetch(url, options)
-    except FetchError as error:
-        return error
 
 
 def _run_img2dataset(answers: _Answers, shard_id: int, scratch: Path) -> None:

@@ -1,6 +1,10 @@
+import threading
+
 import pytest
 
-from curation.fetch.robots import MAX_ROBOTS_BYTES, RobotsRecord, allows, fetch_robots, robots_host
+from curation.fetch import retry as retry_module
+from curation.fetch import robots as robots_module
+from curation.fetch.robots import MAX_ROBOTS_BYTES, RobotsRecord, allows, ask_hosts, fetch_robots, robots_host
 
 HOST = "http://garden.test"
 AGENT = "openlvd/0.1 (+contact)"
@@ -87,3 +91,26 @@ def test_bytes_that_are_no_text(options, server):
 
 def test_host_is_scheme_and_authority():
     assert robots_host("https://a.example.org:8443/x?y") == "https://a.example.org:8443"
+
+
+@pytest.mark.parametrize(("status", "asked"), [(503, 3), (429, 3), (404, 1), (200, 1)])
+def test_a_failure_that_may_pass_is_tried_again(status, asked, options, server, monkeypatch):
+    monkeypatch.setattr(retry_module, "_FIRST_PAUSE_S", 0.0)
+    server.robots = (status, b"")
+    fetch_robots(HOST, options.model_copy(update={"retries": 2}))
+    assert [path for _, path, _ in server.requests] == ["/robots.txt"] * asked
+
+
+def test_hosts_are_asked_at_once_and_answered_in_order(options, monkeypatch):
+    """Four threads meet at the barrier; hosts asked one by one would break it."""
+    barrier = threading.Barrier(options.threads)
+
+    def answer(host, _):
+        barrier.wait(timeout=5)
+        return RobotsRecord(host, "rules", "")
+
+    monkeypatch.setattr(robots_module, "fetch_robots", answer)
+    hosts = [f"http://{n}.test" for n in range(100)]
+    pieces = list(ask_hosts(iter(hosts), options))
+    assert [record.host for piece in pieces for record in piece] == hosts
+    assert max(map(len, pieces)) < 50

@@ -4,6 +4,7 @@ import tarfile
 
 import pytest
 
+from curation.fetch import retry as retry_module
 from curation.fetch import shard as shard_module
 from curation.fetch.shard import MAX_URLS_PER_SHARD, fetch_shard
 from curation.schema import Reason
@@ -109,7 +110,7 @@ def test_no_success_and_no_url_are_empty_tars(tmp_path, options):
 
 
 def test_what_may_pass_is_tried_again_and_the_rest_is_not(tmp_path, options, server, monkeypatch):
-    monkeypatch.setattr(shard_module, "_FIRST_PAUSE_S", 0.0)
+    monkeypatch.setattr(retry_module, "_FIRST_PAUSE_S", 0.0)
     urls = [f"http://garden.test/{path}" for path in ("status?503", "status?404", "short", "optout?noai")]
     fetch_shard(urls, 0, tmp_path, options.model_copy(update={"retries": 2}))
     asked = sorted(path for _, path, _ in server.requests)
@@ -137,10 +138,10 @@ def test_a_spool_that_is_full_is_an_error(tmp_path, options, monkeypatch):
 
 
 def test_a_defect_neither_hangs_nor_hides(tmp_path, options, monkeypatch):
-    def broken(url, options):
+    def broken(url, options, truncate):
         raise RuntimeError("a defect")
 
-    monkeypatch.setattr(shard_module, "fetch", broken)
+    monkeypatch.setattr(retry_module, "fetch", broken)
     with pytest.raises(RuntimeError, match="a defect"):
         fetch_shard(URLS, 0, tmp_path, options)
 
