@@ -1,7 +1,7 @@
 """Decode untrusted bytes into an upright RGB picture, or say why not."""
 
 import io
-import re
+import threading
 import warnings
 from dataclasses import dataclass
 from typing import cast
@@ -71,9 +71,9 @@ def decode(data: bytes, max_pixels: int, draft_side: int | None = None) -> Decod
     Raises:
         DecodeError: NOT_AN_IMAGE, UNSUPPORTED_FORMAT, TRUNCATED (cut off or damaged), TOO_MANY_PIXELS.
     """
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _pillow_limit_lifted:
         warnings.simplefilter("ignore")  # Pillow warns of odd metadata; the pixels decide
-        image = _open(data, max_pixels)
+        image = _open(data)
         try:
             return _load(image, max_pixels, draft_side)
         except DecodeError:
@@ -82,13 +82,37 @@ def decode(data: bytes, max_pixels: int, draft_side: int | None = None) -> Decod
             raise DecodeError(Reason.TRUNCATED, f"{image.format}: {_sentence(error)}") from error
 
 
-def _open(data: bytes, max_pixels: int) -> Image.Image:
+class _PillowLimitLifted:
+    """Lifts Pillow's own limit on pixels while at least one picture is being decoded: ours alone decides.
+
+    The limit is one for the whole process, so threads that come and go are counted: the first lifts it, the last
+    puts it back.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._limit: int | None = None
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._inside == 0:
+                self._limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                Image.MAX_IMAGE_PIXELS = self._limit
+
+
+_pillow_limit_lifted = _PillowLimitLifted()
+
+
+def _open(data: bytes) -> Image.Image:
     try:
         return Image.open(io.BytesIO(data), formats=FORMATS)
-    except Image.DecompressionBombError as error:  # Pillow's own limit; it tells the size in its words only
-        declared = re.search(r"\((\d+) pixels\)", str(error))
-        many = declared[1] if declared else "too many"
-        raise DecodeError(Reason.TOO_MANY_PIXELS, f"declares {many} pixels, more than {max_pixels}") from error
     except UnidentifiedImageError as error:
         raise DecodeError(_why_unreadable(data), "no decoder knows these bytes") from error
     except Exception as error:  # as above

@@ -1,6 +1,7 @@
 import contextlib
 import io
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -105,13 +106,32 @@ def test_draft_keeps_the_short_side_and_the_declared_size():
     assert decoded.image.size == (100, 200)
 
 
-def test_declared_size_is_checked_before_pixels_are_read():
+def _declaring(width, height):
+    """A PNG of a few hundred bytes that says it is larger."""
     data = bytearray(_bytes(_photo(), "PNG"))
-    data[16:24] = (100_000).to_bytes(4, "big") * 2  # 10 gigapixels in a file of a few hundred bytes
+    data[16:24] = width.to_bytes(4, "big") + height.to_bytes(4, "big")
     data[29:33] = zlib.crc32(data[12:29]).to_bytes(4, "big")
-    assert _reason(bytes(data)) == Reason.TOO_MANY_PIXELS
+    return bytes(data)
+
+
+@pytest.mark.parametrize(("width", "height"), [(100_000, 100_000), (20_000, 10_000), (20_000, 20_001)])
+def test_declared_size_is_checked_before_pixels_are_read(width, height):
+    with pytest.raises(DecodeError, match=f"^declares {width} x {height} pixels, more than 100000000$") as caught:
+        decode(_declaring(width, height), max_pixels=100_000_000)
+    assert caught.value.reason == Reason.TOO_MANY_PIXELS
+
+
+def test_max_pixels_is_the_largest_size_allowed():
     assert _reason(_bytes(_photo(), "JPEG"), max_pixels=64 * 48 - 1) == Reason.TOO_MANY_PIXELS
     assert decode(_bytes(_photo(), "JPEG"), max_pixels=64 * 48).width == 64
+
+
+def test_pillows_own_limit_does_not_decide_and_stays_as_it_is(monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)  # Pillow refuses from twice as many
+    photos = [_bytes(_photo(), format) for format in ("PNG", "JPEG", "GIF", "TIFF", "WEBP")] * 20
+    with ThreadPoolExecutor(8) as pool:
+        assert {decoded.width for decoded in pool.map(lambda data: decode(data, 64 * 48), photos)} == {64}
+    assert Image.MAX_IMAGE_PIXELS == 1000
 
 
 @pytest.mark.parametrize(
