@@ -1,7 +1,10 @@
 """HTTP bodies without their encodings, each with a cap on what comes out."""
 
+import gzip
+import io
 import re
 import zlib
+from typing import Any, BinaryIO
 
 _CHUNK_SIZE = re.compile(rb"([0-9a-fA-F]{1,8})[^\r\n]*\r?\n")
 _GZIP_OR_ZLIB = zlib.MAX_WBITS | 32
@@ -68,6 +71,40 @@ def decompress(body: bytes, encoding: str, max_bytes: int) -> bytes:
             raise BodyError(f"truncated {encoding} body")
         rest = unpacker.unused_data if unpacker.unused_data.startswith(b"\x1f\x8b") else b""
     return bytes(out)
+
+
+class Gunzipped(io.RawIOBase):
+    """What is inside a gzip file (all members), read as a stream.
+
+    Reading raises BodyError where it is damaged or truncated, BodyTooLargeError where more than ``max_bytes`` come
+    out.
+
+    Args:
+        file: at its start; it stays open.
+        max_bytes: cap on what comes out.
+    """
+
+    def __init__(self, file: BinaryIO, max_bytes: int) -> None:
+        self._unpacked = gzip.GzipFile(fileobj=file, mode="rb")
+        self._max_bytes = max_bytes
+        self._left = max_bytes
+
+    def readable(self) -> bool:
+        """Always."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill the buffer, or as much of it as there is."""
+        try:
+            count = self._unpacked.readinto(buffer)
+        except EOFError as error:
+            raise BodyError("truncated gzip file") from error
+        except (gzip.BadGzipFile, zlib.error) as error:
+            raise BodyError("damaged gzip file") from error
+        self._left -= count
+        if self._left < 0:
+            raise BodyTooLargeError(f"unpacks to more than {self._max_bytes} bytes")
+        return count
 
 
 def gunzip_start(head: bytes, max_bytes: int) -> bytes:

@@ -7,6 +7,11 @@ _META = re.compile(rb"""<meta[^>]{0,400}?charset\s*=\s*["']?\s*([A-Za-z0-9_:.-]{
 _SNIFFED_BYTES = 4096
 _BOMS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
 
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+# Python decodes these, some to lone surrogates, some not at all; browsers know none of them.
+_NOT_OF_THE_WEB = {"idna", "punycode", "unicode-escape", "raw-unicode-escape", "utf-7", "undefined"}
+
 # What browsers mean by these labels (WHATWG Encoding Standard) where Python means something narrower.
 _BROWSER_NAMES = {
     "ascii": "cp1252",
@@ -67,6 +72,11 @@ def _codec(label: str | None) -> str | None:
     return info.name if _is_text(info) else None
 
 
+def without_surrogates(text: str) -> str:
+    """Text that UTF-8 can write: halves of surrogate pairs become U+FFFD."""
+    return _SURROGATE.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
 def _is_text(info: codecs.CodecInfo) -> bool:
-    """False for Python's own codecs that are no character sets, such as zip or rot13."""
-    return getattr(info, "_is_text_encoding", True) and info.name not in {"idna", "punycode", "unicode_escape"}
+    """False for Python's own codecs that are no character sets of the web, such as zip or rot13."""
+    return getattr(info, "_is_text_encoding", True) and info.name.replace("_", "-") not in _NOT_OF_THE_WEB

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, BinaryIO
 
+from curation.links.charset import without_surrogates
 from curation.links.html import extract
 from curation.links.pages import Broken, Page, read_pages
 from curation.links.url_lists import read_url_list
@@ -46,6 +47,7 @@ class LinkRules:
 
 def links_of_pages(file: BinaryIO, name: str, rules: LinkRules) -> Iterator[list[dict[str, Any]]]:
     """Rows of ``schema.LINKS`` for a WARC or HTML file, a list a page; never raises for bad content."""
+    name = without_surrogates(name)
     for page in read_pages(file, name):
         if isinstance(page, Broken):
             yield [_broken(page, name, rules)]
@@ -59,6 +61,7 @@ def links_of_list(file: BinaryIO, name: str, rules: LinkRules) -> Iterator[list[
     Raises:
         ValueError: the list has no column of URLs.
     """
+    name = without_surrogates(name)
     for entry in read_url_list(file, name):
         if isinstance(entry, Broken):
             yield [_broken(entry, name, rules)]
@@ -67,7 +70,14 @@ def links_of_list(file: BinaryIO, name: str, rules: LinkRules) -> Iterator[list[
         try:
             yield [_link(normalise(entry.url), place, rules)]
         except ValueError as error:
-            yield [{**place, "url": entry.url, "reason": Reason.MALFORMED_URL.value, "detail": str(error)}]
+            yield [
+                {
+                    **place,
+                    "url": without_surrogates(entry.url),
+                    "reason": Reason.MALFORMED_URL.value,
+                    "detail": str(error),
+                }
+            ]
 
 
 def _links_of_page(page: Page, name: str, rules: LinkRules) -> Iterator[dict[str, Any]]:

@@ -11,12 +11,16 @@ from typing import BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from curation.links.bodies import BodyError, Gunzipped
+from curation.links.charset import without_surrogates
 from curation.links.html import MAX_ALT_CHARS
 from curation.links.pages import Broken
 
 MAX_LINE_CHARS = 1 << 20
+MAX_UNPACKED_BYTES = 64 << 30  # of one list; it is read as a stream, so this is about time and rows, not memory
 SUFFIXES = (".parquet", ".csv", ".jsonl", ".ndjson", ".txt")
 
+_GZIP = b"\x1f\x8b"
 _ALT_COLUMNS = ("caption", "alt", "text")
 
 
@@ -33,7 +37,7 @@ def read_url_list(file: BinaryIO, name: str) -> Iterator[UrlRow | Broken]:
     """Read one list; a row that cannot be read is a :class:`Broken` whose offset is the row number.
 
     Args:
-        file: uncompressed, at its start (seekable for Parquet).
+        file: seekable, at its start; all but Parquet may be compressed with gzip, whatever the name says.
         name: its suffix (a last ``.gz`` is overlooked) tells the format. CSV has a header with a ``url`` column,
             and ``caption``, ``alt`` or ``text`` where there are captions, or is a single column of URLs. JSON
             lines have the same keys. Text has one URL a line; empty lines and lines that begin with # are no rows.
@@ -45,16 +49,37 @@ def read_url_list(file: BinaryIO, name: str) -> Iterator[UrlRow | Broken]:
     if plain_name.endswith(".parquet"):
         return _parquet(file, name)
     if plain_name.endswith(".csv"):
-        return _csv(file, name)
+        return _until_damaged(_csv(_unpacked(file), name))
     if plain_name.endswith((".jsonl", ".ndjson")):
-        return _json_lines(file, name)
+        return _until_damaged(_json_lines(_unpacked(file), name))
     if plain_name.endswith(".txt"):
-        return _text(file)
+        return _until_damaged(_text(_unpacked(file)))
     raise ValueError(f"{name}: not a URL list; the formats are {', '.join(SUFFIXES)}")
 
 
-def _parquet(file: BinaryIO, name: str) -> Iterator[UrlRow | Broken]:
+def _unpacked(file: BinaryIO) -> BinaryIO:
+    is_gzip = file.read(len(_GZIP)) == _GZIP
+    file.seek(0)
+    return io.BufferedReader(Gunzipped(file, MAX_UNPACKED_BYTES)) if is_gzip else file
+
+
+def _until_damaged(rows: Iterator[UrlRow | Broken]) -> Iterator[UrlRow | Broken]:
+    """The rows, up to where the compression ends in damage; that is reported behind the last."""
+    row = 0
     try:
+        for item in rows:
+            yield item
+            row = (item.row if isinstance(item, UrlRow) else item.offset) + 1
+    except BodyError as error:
+        yield Broken(row, "file", str(error))
+
+
+def _parquet(file: BinaryIO, name: str) -> Iterator[UrlRow | Broken]:
+    if file.read(len(_GZIP)) == _GZIP:
+        yield Broken(0, "file", "Parquet inside gzip is not read; unpack it")
+        return
+    try:
+        file.seek(0)
         table = pq.ParquetFile(file)
     except (pa.ArrowException, OSError) as error:
         yield Broken(0, "file", f"not a Parquet file: {_sentence(error)}")
@@ -64,8 +89,8 @@ def _parquet(file: BinaryIO, name: str) -> Iterator[UrlRow | Broken]:
     row = 0
     try:
         for batch in table.iter_batches(columns=wanted):
-            urls = batch.column(url_column).to_pylist()
-            alts = batch.column(alt_column).to_pylist() if alt_column else itertools.repeat(None)
+            urls = _values(batch.column(url_column))
+            alts = _values(batch.column(alt_column)) if alt_column else itertools.repeat(None)
             for url, alt in zip(urls, alts, strict=False):
                 yield _row(url, alt, row)
                 row += 1
@@ -73,9 +98,22 @@ def _parquet(file: BinaryIO, name: str) -> Iterator[UrlRow | Broken]:
         yield Broken(row, "file", f"damaged Parquet: {_sentence(error)}")
 
 
+def _values(column: pa.Array) -> list[object]:
+    """A column's values; bytes in a column of text that are not UTF-8 become U+FFFD."""
+    try:
+        values: list[object] = column.to_pylist()
+    except UnicodeDecodeError:
+        values = [value and value.decode("utf-8", "replace") for value in column.cast(pa.large_binary()).to_pylist()]
+    return values
+
+
 def _csv(file: BinaryIO, name: str) -> Iterator[UrlRow | Broken]:
     reader = csv.reader(_without_nul(_lines(file)))
-    header = next(reader, None)
+    try:
+        header = next(reader, None)
+    except csv.Error as error:
+        yield Broken(0, "file", f"header: {_sentence(error)}")
+        return
     if header is None:
         yield Broken(0, "file", "empty file")
         return
@@ -143,7 +181,7 @@ def _row(url: object, alt: object, row: int) -> UrlRow | Broken:
         return Broken(row, "record", "row without a URL")
     if len(url) > MAX_LINE_CHARS:
         return Broken(row, "record", f"longer than {MAX_LINE_CHARS} characters")
-    caption = " ".join(alt.split())[:MAX_ALT_CHARS] if isinstance(alt, str) else ""
+    caption = without_surrogates(" ".join(alt.split())[:MAX_ALT_CHARS]) if isinstance(alt, str) else ""
     return UrlRow(url.strip(), caption or None, row)
 
 

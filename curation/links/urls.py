@@ -12,6 +12,7 @@ MAX_URL_CHARS = 8000  # what RFC 9110, section 4.1 asks every recipient to suppo
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _CONTROL = re.compile(r"[\x00-\x20\x7f]")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _HOST = re.compile(r"(?:[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?\.)*[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
 _NUMERIC = re.compile(r"[0-9]+|0x[0-9a-f]*")
 _ESCAPE = re.compile(r"%([0-9a-fA-F]{2})?|[^!#$&'()*+,/:;=?@\[\]A-Za-z0-9._~-]")
@@ -25,13 +26,16 @@ def normalise(url: str) -> str:
     every percent-escape in the one canonical way. Applying it twice changes nothing.
 
     Raises:
-        ValueError: not http(s), no or malformed host, credentials, a bad port, control characters, too long.
+        ValueError: not http(s), no or malformed host, credentials, a bad port, control characters, lone surrogates, too
+            long.
     """
     text = url.strip(" ")
     if len(text) > MAX_URL_CHARS:
         raise ValueError(f"URL longer than {MAX_URL_CHARS} characters")
     if _CONTROL.search(text.replace(" ", "")):
         raise ValueError("URL with control characters")
+    if _SURROGATE.search(text):
+        raise ValueError("URL with half a surrogate pair")
     parts = urlsplit(text.replace("\\", "/") if "\\" in text.partition("?")[0] else text)
     if parts.scheme not in _DEFAULT_PORTS:
         raise ValueError(f"scheme {parts.scheme or 'missing'!r} is not http or https")

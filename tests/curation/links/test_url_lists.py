@@ -1,11 +1,16 @@
+import gzip
 import io
+import random
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from curation.links import url_lists
 from curation.links.pages import Broken
+from curation.links.rows import LinkRules, links_of_list, links_of_pages
 from curation.links.url_lists import UrlRow, read_url_list
+from curation.schema import LINKS
 
 A, B = "http://a.test/1.jpg", "http://b.test/2.jpg"
 ROWS = [UrlRow(A, "a, caption", 0), UrlRow(B, None, 1)]
@@ -87,3 +92,85 @@ def test_a_broken_row_is_reported_and_the_rest_is_read(name, data, offsets):
 )
 def test_broken_files(name, data):
     assert [(item.kind, item.offset) for item in read(data, name)] == [("file", 0)]
+
+
+def rows_of(data, name):
+    """As the stage writes them: Arrow takes nothing that UTF-8 cannot write."""
+    rows = [row for rows in links_of_list(io.BytesIO(data), name, LinkRules("t")) for row in rows]
+    return pa.RecordBatch.from_pylist(rows, schema=LINKS.schema).to_pylist()
+
+
+def test_half_a_surrogate_pair_is_replaced_in_a_caption_and_refused_in_a_url():
+    lines = [rf'{{"url": "{A}", "alt": "hi \ud83d"}}', rf'{{"url": "{B}\udc00"}}', r'{"url": "http://\ud83d.test"}']
+    first, second, third = rows_of("\n".join(lines).encode(), "l.jsonl")
+    assert (first["url"], first["alt"], first["reason"]) == (A, "hi \ufffd", None)
+    assert (second["url"], second["reason"]) == (f"{B}\ufffd", "malformed_url")
+    assert second["detail"] == "URL with half a surrogate pair"
+    assert third["reason"] == "malformed_url"
+
+
+def test_a_file_name_that_is_not_utf8_is_written_with_replacements():
+    assert [(row["file"], row["url"]) for row in rows_of(f"{A}\n".encode(), "caf\udce9.txt")] == [("caf\ufffd.txt", A)]
+    page = io.BytesIO(b"<html><img src='http://a.test/1.jpg'><img src='data:,'></html>")
+    rows = [row for rows in links_of_pages(page, "caf\udce9.html", LinkRules("t")) for row in rows]
+    assert pa.RecordBatch.from_pylist(rows, schema=LINKS.schema).column("file").to_pylist() == ["caf\ufffd.html"] * 2
+
+
+def test_bytes_in_parquet_that_are_no_text():
+    text = pa.array([b"http://a.test/\xff", b"ok", None], pa.binary())
+    column = pa.Array.from_buffers(pa.string(), 3, text.buffers())
+    assert [getattr(row, "url", None) for row in read(parquet(url=column), "l.parquet")] == [
+        "http://a.test/\ufffd",
+        "ok",
+        None,
+    ]
+
+
+@pytest.mark.parametrize("name", ["l.csv", "l.csv.gz"])
+def test_a_header_longer_than_csv_reads(name):
+    (item,) = read(b"x" * 200_000 + b",url\n" + A.encode(), name)
+    assert (item.kind, item.offset) == ("file", 0)
+    assert item.message.startswith("header: field larger")
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("l.csv", f'url,alt\n{A},"a, caption"\n{B}\n'),
+        ("l.jsonl", f'{{"url": "{A}", "alt": "a, caption"}}\n{{"url": "{B}"}}\n'),
+    ],
+)
+def test_gzip_is_unpacked_whatever_the_name_says(name, data, suffix):
+    assert read(gzip.compress(data.encode()), name + suffix) == ROWS
+
+
+def test_gzip_members_are_joined_and_text_is_unpacked():
+    data = gzip.compress(f"{A}\n".encode()) + gzip.compress(B.encode())
+    assert read(data, "l.txt.gz") == [UrlRow(A, None, 0), UrlRow(B, None, 1)]
+
+
+@pytest.mark.parametrize("name", ["l.csv.gz", "l.jsonl.gz", "l.txt.gz"])
+def test_gzip_that_is_cut_or_damaged_ends_in_a_broken_file(name):
+    line = '{"url": "http://a.test/%s"}\n' if "json" in name else "http://a.test/%s\n"
+    noise = random.Random(0)
+    data = gzip.compress("".join(line % noise.getrandbits(64) for _ in range(20_000)).encode())
+    damaged = bytearray(data)
+    damaged[len(data) // 2] ^= 255
+    for broken, message in ((data[: len(data) // 2], "truncated"), (bytes(damaged), "damaged"), (data[:12], "trunc")):
+        *rows, last = read(broken, name)
+        assert (last.kind, last.offset) == ("file", len(rows))
+        assert last.message.startswith(message)
+        assert all(isinstance(row, UrlRow) for row in rows[:-1])
+
+
+def test_gzip_has_a_cap_on_what_comes_out(monkeypatch):
+    monkeypatch.setattr(url_lists, "MAX_UNPACKED_BYTES", 100_000)
+    *rows, last = read(gzip.compress(f"{A}\n".encode() * 100_000), "l.txt.gz")
+    assert 0 < len(rows) <= 100_000 // len(A)
+    assert last == Broken(len(rows), "file", "unpacks to more than 100000 bytes")
+
+
+def test_parquet_inside_gzip_is_refused():
+    (item,) = read(gzip.compress(parquet(url=[A])), "l.parquet.gz")
+    assert item == Broken(0, "file", "Parquet inside gzip is not read; unpack it")
