@@ -1,5 +1,6 @@
 # make demo, make test, make check, make bench: each sets everything up in .venv first (setup.sh), then does its work.
 python := .venv/bin/python
+benchmarks := $(filter-out harness test_%,$(basename $(notdir $(sort $(wildcard tests/benchmarks/[a-z]*.py)))))
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check bench clean
 
@@ -21,9 +22,7 @@ check: setup  ## lint, format and types
 	$(python) -m mypy
 
 bench: setup  ## every benchmark in turn; one JSON line at the end of each
-	@set -e; for file in tests/benchmarks/[a-z]*.py; do \
-		$(python) -m tests.benchmarks.$$(basename "$$file" .py); \
-	done
+	@set -e; for name in $(benchmarks); do echo "== $$name"; $(python) -m tests.benchmarks.$$name; done
 
 clean:  ## remove runs and caches; .venv stays
 	rm -rf runs .pytest_cache .mypy_cache .ruff_cache .hypothesis .venv/bin/spark-distribution/work
