@@ -16,6 +16,9 @@ from torch import nn
 from training.checkpoint import write_atomically
 
 MODEL, METRICS, CHECKPOINTS, IDENTITY = "model.json", "metrics.jsonl", "checkpoints", "run.json"
+# All that a run leaves besides its identity, in the order of removal: never called finished while it goes, and no
+# checkpoint outlives the metrics that lead to it.
+_CONTENTS = (MODEL, CHECKPOINTS, METRICS, "teacher_backbone.safetensors", "student_backbone.safetensors")
 
 
 @contextmanager
@@ -51,23 +54,34 @@ def claim(folder: Path, identity: dict[str, Any], if_changed: str) -> bool:
         if_changed: ``refuse`` or ``restart`` where the folder holds a run with another identity.
 
     Raises:
-        ValueError: another identity, and ``refuse``.
+        ValueError: another identity or none that can be read, and ``refuse``.
     """
     path = folder / IDENTITY
-    found = json.loads(path.read_text()) if path.is_file() else identity
-    changed = found != identity
+    held = _whose(path)
+    changed = held != identity if held is not None else any((folder / name).exists() for name in _CONTENTS)
     if changed:
-        different = ", ".join(sorted(key for key in identity if found.get(key) != identity[key]))
         if if_changed == "refuse":
+            different = ", ".join(sorted(key for key in identity if held is None or held.get(key) != identity[key]))
+            what = f"a run with another {different}" if held is not None else f"a run, but no {IDENTITY} says of what"
             raise ValueError(
-                f"{folder}: holds a run with another {different}; pass output=OTHER, "
-                "or runtime.if_changed=restart to remove it and start over"
+                f"{folder}: holds {what}; pass output=OTHER, or runtime.if_changed=restart to remove it and start over"
             )
-        for name in (MODEL, METRICS, IDENTITY, "teacher_backbone.safetensors", "student_backbone.safetensors"):
+        # the identity stays to the last, so that whoever is killed on the way never leaves a part to be adopted
+        for name in _CONTENTS:
+            if (folder / name).is_dir():
+                shutil.rmtree(folder / name)
             (folder / name).unlink(missing_ok=True)
-        shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
     write_atomically(path, (json.dumps(identity, indent=1, sort_keys=True) + "\n").encode())
     return changed
+
+
+def _whose(path: Path) -> dict[str, Any] | None:
+    """The identity in a file; None where it is absent or damaged."""
+    try:
+        found = json.loads(path.read_bytes())
+    except (FileNotFoundError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def truncate_metrics(folder: Path, step: int) -> None:
