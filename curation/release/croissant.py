@@ -48,7 +48,7 @@ _MEANING = {
     "size_bytes": "length of the encoded bytes",
     "sha256": "of the released bytes",
     "metadata_sha256": "of the JSON member that follows the image",
-    "source": "what selected the image",
+    "source": "set of query images that asked for it",
     "cluster": "cluster of the image within the curated pool",
 }
 

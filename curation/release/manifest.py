@@ -180,6 +180,23 @@ def leaves(index: pa.Table) -> Iterator[bytes]:
         yield from map(canonical_json, batch.to_pylist())
 
 
+def parse_index(data: bytes) -> pa.Table:
+    """Read ``index.parquet``.
+
+    Raises:
+        ValueError: it is not Parquet, has other columns than ``INDEX_SCHEMA``, or a null where none may be.
+    """
+    try:
+        index = pq.read_table(io.BytesIO(data))
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(f"cannot be read: {error}") from error
+    if index.schema.names != INDEX_SCHEMA.names or index.schema.types != INDEX_SCHEMA.types:
+        raise ValueError(f"has the columns {index.schema.names}, not {INDEX_SCHEMA.names} of their types")
+    if holes := [field.name for field in INDEX_SCHEMA if not field.nullable and index[field.name].null_count]:
+        raise ValueError(f"has rows without {', '.join(holes)}")
+    return index
+
+
 def index_bytes(index: pa.Table) -> bytes:
     """``index.parquet`` with every writer setting fixed, so that equal rows give equal bytes."""
     buffer = io.BytesIO()

@@ -1,6 +1,5 @@
 """Reads a release: its samples in order, or one image by id, from the release alone."""
 
-import io
 import json
 import posixpath
 from collections.abc import Iterator
@@ -10,9 +9,8 @@ from typing import Any, NamedTuple
 import fsspec
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from curation.release.manifest import INDEX, MANIFEST, Manifest, parse_manifest
+from curation.release.manifest import INDEX, MANIFEST, Manifest, parse_index, parse_manifest
 from curation.release.shards import read_entries
 
 
@@ -52,8 +50,16 @@ class ReleaseReader:
 
     @cached_property
     def index(self) -> pa.Table:
-        """The index, one row an image, in release order."""
-        return pq.read_table(io.BytesIO(self.read_file(INDEX)))
+        """The index, one row an image, in release order.
+
+        Raises:
+            OSError: there is none.
+            ValueError: it is damaged or has other columns.
+        """
+        try:
+            return parse_index(self.read_file(INDEX))
+        except ValueError as error:
+            raise ValueError(f"{self.uri}/{INDEX}: {error}") from error
 
     def __len__(self) -> int:
         return self.manifest.images

@@ -5,7 +5,7 @@ import json
 import pyarrow as pa
 import pytest
 
-from curation.release.manifest import CROISSANT, Shard, leaves, write_release_files
+from curation.release.manifest import CROISSANT, Shard, leaves, parse_manifest, write_release_files
 from curation.release.merkle import inclusion_proof, verify_inclusion
 from curation.release.reader import ReleaseReader
 from tests.curation.release.build import PICTURES, RUNS, build
@@ -73,6 +73,23 @@ def test_the_card_has_the_funnel_and_says_what_nobody_answered(tmp_path):
     assert "| screen | 25 | 24 | too_small 1 |" in text
     assert "24 images" in text
     assert "*unanswered*" in text
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"null", b"[]", b"{}", b"\xff", b"[" * 100_000, b'{"images": ' + b"9" * 5000 + b"}"]
+)
+def test_a_damaged_manifest_is_a_value_error(tmp_path, data):
+    (tmp_path / "manifest.json").write_bytes(data)
+    with pytest.raises(ValueError, match=r"manifest\.json: "):
+        _ = ReleaseReader(str(tmp_path)).manifest
+
+
+def test_a_manifest_cut_anywhere_is_a_value_error(tmp_path):
+    build(tmp_path / "r")
+    whole = (tmp_path / "r/manifest.json").read_bytes()
+    for length in range(len(whole) - 1):  # the last byte is a newline, without which it is as whole
+        with pytest.raises(ValueError):
+            parse_manifest(whole[:length])
 
 
 def test_an_index_that_is_not_what_was_written_is_refused(tmp_path):
