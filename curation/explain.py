@@ -6,12 +6,14 @@ import re
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from conf import entry_point
 from curation.links.urls import normalise
 from curation.release.printable import printable
-from curation.schema import DROP, STAGES
+from curation.report.words import of_its_group
+from curation.schema import DROP, STAGES, Reason
 from curation.store import Store
 
 _OF_THE_IMAGE = STAGES[STAGES.index("screen") :]  # before it, a stage decides on a URL or a file
@@ -138,12 +140,12 @@ def _image(store: Store, image_id: str, url: str | None) -> Explanation:
     mine = pc.field("image_id") == image_id
     sightings = store.table("sightings", filter=mine).drop_columns("image_id").to_pylist()
     names = sorted({name for row in sightings for name in (row["url"], row["path"]) if name})
-    decisions = _decisions(store, mine | pc.field("url").isin(names))
+    met = mine | pc.field("url").isin(pa.array(names, pa.string()))  # there may be none, and then no type either
+    decisions = _decisions(store, met)
     # a URL that was fetched twice may have given another image: its later decisions are not about this one
     decisions = [row for row in decisions if row["image_id"] in (None, image_id)]
     image = _rows(store, "images", mine) + _rows(store, "screened", mine)
     component = _rows(store, "components", mine)
-    taken = mine | pc.field("url").isin(names)
     return Explanation(
         image_id=image_id,
         url=url,
@@ -156,7 +158,7 @@ def _image(store: Store, image_id: str, url: str | None) -> Explanation:
         clusters=_rows(store, "clusters", mine),
         retrievals=sorted(_rows(store, "retrievals", mine), key=_by_rank),
         selection=_rows(store, "selection", mine),
-        takedowns=store.table("takedowns", filter=taken).to_pylist(),
+        takedowns=store.table("takedowns", filter=met).to_pylist(),
     )
 
 
@@ -183,7 +185,9 @@ def _url(store: Store, url: str) -> Explanation:
 
 def _decisions(store: Store, condition: pc.Expression) -> list[Row]:
     current = sorted(run.run_id for run in store.runs().values())
-    rows = store.table("decisions", filter=condition & pc.field("run_id").isin(current)).to_pylist()
+    rows = store.table(
+        "decisions", filter=condition & pc.field("run_id").isin(pa.array(current, pa.string()))
+    ).to_pylist()
     order = {stage: number for number, stage in enumerate(STAGES)}
     return sorted(
         rows, key=lambda r: (order.get(r["stage"], len(order)), r["url"] or "", r["decision"], r["reason"] or "")
@@ -195,9 +199,12 @@ def _outcome(decisions: list[Row], what: str) -> str:
         return f"no current run has decided on this {what}"
     drops = [row for row in decisions if row["decision"] == DROP]
     if drops:
-        return f"dropped by {drops[-1]['stage']}: {drops[-1]['reason']}"
-    last = decisions[-1]["stage"]
-    return "released" if last == "publish" else f"kept by every stage so far; the last was {last}"
+        last = drops[-1]
+        goes_along = last["reason"] == Reason.EVALUATION_COPY and last["score"] is None
+        why = f"; {of_its_group(last['evidence'])}" if goes_along else ""
+        return f"dropped by {last['stage']}: {last['reason']}{why}"
+    stage = decisions[-1]["stage"]
+    return "released" if stage == "publish" else f"kept by every stage so far; the last was {stage}"
 
 
 def _with_places(store: Store, sightings: list[Row]) -> list[Row]:

@@ -11,10 +11,9 @@ import pyarrow.compute as pc
 
 from curation.release.manifest import Manifest
 from curation.release.reader import ReleaseReader
-from curation.schema import DROP
+from curation.schema import DROP, STAGES
 from curation.store import Run, Store
 
-STAGES = ("extract_links", "download", "index", "screen", "embed", "dedup", "cluster", "retrieve", "publish")
 UNITS = {
     "extract_links": "image URLs, and files or records that could not be read",
     "download": "image URLs",
@@ -147,7 +146,11 @@ def _release(folder: str | None) -> tuple[Manifest | None, list[dict[str, Any]],
     try:
         return reader.manifest, reader.index.to_pylist(), None
     except (OSError, ValueError):
-        return None, [], "There is no finished release: its manifest, which is written last, is not there."
+        return (
+            None,
+            [],
+            "There is no finished release: its manifest, which is written last, or its index is missing or damaged.",
+        )
 
 
 def _components(store: Store) -> list[list[Member]]:

@@ -25,13 +25,23 @@ class Curves:
         return {name: points for name, points in self.series.items() if name not in self.losses}
 
 
-def training(folder: str | None) -> tuple[Curves | None, str | None]:
-    """The training's records, or a sentence that says why there are none."""
+def training(folder: str | None, merkle_root: str | None) -> tuple[Curves | None, str | None]:
+    """The training's records, or a sentence that says why there are none to show.
+
+    Args:
+        folder: of the training run.
+        merkle_root: of the release that the report is about; None without one.
+
+    Raises:
+        ValueError: ``model.json`` or ``run.json`` is damaged.
+    """
     if folder is None:
         return None, "No training was named."
     path = Path(folder) / "metrics.jsonl"
     if not path.is_file():
         return None, "The training has left no metrics.jsonl yet."
+    if (foreign := _foreign(folder, merkle_root)) is not None:
+        return None, foreign
     series: dict[str, dict[float, float]] = {}
     for line in path.read_text(encoding="utf-8").splitlines():
         record = _object(line)
@@ -46,22 +56,60 @@ def training(folder: str | None) -> tuple[Curves | None, str | None]:
     return Curves({name: sorted(points.items()) for name, points in series.items()}), None
 
 
-def evaluation(folder: str | None) -> tuple[dict[str, Any] | None, str | None]:
-    """The evaluation's results, or a sentence that says why there are none.
+def evaluation(
+    folder: str | None, training: str | None, merkle_root: str | None
+) -> tuple[dict[str, Any] | None, str | None]:
+    """The evaluation's results, or a sentence that says why there are none to show.
+
+    Args:
+        folder: of the evaluation.
+        training: folder of the training run whose model it must have scored.
+        merkle_root: of the release that the model must have been trained on.
 
     Raises:
-        ValueError: ``results.json`` is damaged.
+        ValueError: ``results.json``, ``model.json`` or ``run.json`` is damaged.
     """
     if folder is None:
         return None, "No evaluation was named."
     path = Path(folder) / "results.json"
     if not path.is_file():
         return None, "The evaluation has left no results.json yet."
+    document = _document(path)
+    if not document.get("records"):
+        return None, "The evaluation's results.json holds no record."
+    if training is None:
+        return None, "No training was named, so nothing says which data the evaluation's model was trained on."
+    if (foreign := _foreign(training, merkle_root)) is not None:
+        return None, f"{foreign} So are the evaluation's."
+    model = Path(training) / "model.json"
+    if not model.is_file():
+        return None, "The training has left no model.json yet, so the evaluation is of another model; it is left out."
+    if document.get("identity", {}).get("model_sha256") != _document(model).get("weights_sha256", ""):
+        return None, "The evaluation is of another model than this training's; its figures are left out."
+    return document, None
+
+
+def _foreign(training: str, merkle_root: str | None) -> str | None:
+    """Why a training is not known to be of this release; None where it is."""
+    if merkle_root is None:
+        return "Without a finished release nothing says what the training was on; its figures are left out."
+    paths = [Path(training) / name for name in ("model.json", "run.json")]  # the second while it is still running
+    release = next((_document(path).get("release") for path in paths if path.is_file()), None)
+    if not isinstance(release, dict) or not release.get("merkle_root"):
+        return "The training does not say which release it is of; its figures are left out."
+    if release["merkle_root"] != merkle_root:
+        return "The training is of another release than this report; its figures are left out."
+    return None
+
+
+def _document(path: Path) -> dict[str, Any]:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{path}: is not valid JSON ({error}); remove it and run the evaluation again") from error
-    return (document, None) if document.get("records") else (None, "The evaluation's results.json holds no record.")
+        raise ValueError(f"{path}: is not valid JSON ({error}); remove it and run again") from error
+    if not isinstance(document, dict):
+        raise ValueError(f"{path}: is not a JSON object; remove it and run again")
+    return document
 
 
 def _object(line: str) -> dict[str, Any]:

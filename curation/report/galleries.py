@@ -5,9 +5,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from curation.report.collect import STAGES, Collected, Drop, Pictures
+from curation.report.collect import Collected, Drop, Pictures
 from curation.report.thumbnails import thumbnail
-from curation.report.words import SCORES, number, plain
+from curation.report.words import SCORES, number, of_its_group, plain
+from curation.schema import STAGES, Reason
 
 PER_REASON = 12
 GROUPS, PER_GROUP = 12, 8
@@ -105,8 +106,10 @@ def exhibit(drop: Drop, thumbnails: Thumbnails) -> Exhibit:
     if drop.score is not None:
         limit = "" if drop.threshold is None else f", threshold {number(drop.threshold)}"
         facts.append(f"{SCORES.get(drop.reason, 'score')} {number(drop.score)}{limit}")
+    elif drop.reason == Reason.EVALUATION_COPY and drop.evidence:
+        facts.append(of_its_group(drop.evidence))
     if thumbnails.is_image(drop.evidence) and drop.evidence != drop.image_id:
-        held = drop.reason == "evaluation_copy"
+        held = drop.reason == Reason.EVALUATION_COPY
         origin = thumbnails.origin(str(drop.evidence))
         evidence = thumbnails.of(str(drop.evidence), "evaluation image" if held else "its witness", origin)
     elif drop.evidence == drop.image_id:
@@ -144,7 +147,7 @@ def components(found: Collected, thumbnails: Thumbnails) -> list[Group]:
             len(members),
             [
                 thumbnails.of(
-                    m.image_id, "kept for the group" if m.is_representative else f"similarity {m.similarity:.3f}"
+                    m.image_id, "stands for the group" if m.is_representative else f"similarity {m.similarity:.3f}"
                 )
                 for m in members[:PER_COMPONENT]
             ],

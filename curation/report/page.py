@@ -11,8 +11,9 @@ from markupsafe import Markup
 
 from curation.pocket_web.truth import KEEP, Truth
 from curation.report import charts, companions, galleries, planted
-from curation.report.collect import IMAGE, STAGES, UNITS, Collected, Drop, Pictures, collect
+from curation.report.collect import IMAGE, UNITS, Collected, Drop, Pictures, collect
 from curation.report.words import RULES, STAGE_TITLES, many, number, plain
+from curation.schema import STAGES
 from curation.store import Run, Store
 
 URLS_PER_REASON = 8
@@ -52,8 +53,9 @@ def build(inputs: Inputs) -> str:
     store = Store(inputs.store)
     found = collect(store, inputs.release)
     thumbnails = galleries.Thumbnails(found, Pictures(store, inputs.release))
-    curves, no_training = companions.training(inputs.training)
-    results, no_evaluation = companions.evaluation(inputs.evaluation)
+    root = found.manifest.merkle_root if found.manifest else None
+    curves, no_training = companions.training(inputs.training, root)
+    results, no_evaluation = companions.evaluation(inputs.evaluation, inputs.training, root)
     truth = Truth.read(Path(inputs.truth)) if inputs.truth else None
     comparison = planted.compare(truth.cases, found.drops, found.runs) if truth else None
     return _environment().get_template("page.html.j2").render(

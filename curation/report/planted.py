@@ -4,7 +4,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from curation.pocket_web.truth import KEEP, Case
-from curation.report.collect import SELECTION_STAGES, STAGES, UNITS, Drop
+from curation.report.collect import SELECTION_STAGES, UNITS, Drop
+from curation.schema import STAGES
 
 AS_EXPECTED, OTHERWISE, MISSED = "as expected", "for another reason", "missed"
 NOT_JUDGED = "not judged"  # the stage that decides has not run: neither right nor wrong

@@ -39,7 +39,7 @@ RULES = {
     "too_small": "The shorter side is below the recipe's minimum.",
     "pca_hash_duplicate": "The PCA hash equals that of an image that was kept.",
     "embedding_failed": "The descriptor could not be computed.",
-    "near_duplicate": "The copy descriptor links it to an image that was kept.",
+    "near_duplicate": "The copy descriptor links it to its witness, another image of a group that keeps one at most.",
     "evaluation_copy": "The copy descriptor links it, or the group it belongs to, to an image of an evaluation set.",
     "not_retrieved": "No query set asked for it.",
     "over_cap": "A query set asked for it, but its cap was reached.",
@@ -57,6 +57,11 @@ SCORES = {
     "too_many_redirects": "redirects",
     "not_retrieved": "similarity",
 }
+
+
+def of_its_group(evidence: str) -> str:
+    """Why an image is an evaluation copy that is not itself similar enough to an evaluation image."""
+    return f"its group of copies touches evaluation image {evidence}"
 
 
 def plain(name: str) -> str:

@@ -88,6 +88,15 @@ def test_a_dropped_image_names_reason_score_evidence_and_run(store):
         assert part in text
 
 
+def test_an_image_that_goes_with_its_group_says_so(tmp_path):
+    put(tmp_path, "runs", [run_row(0, "dedup", 2, {}, None)])
+    copy = {"stage": "dedup", "decision": "drop", "reason": "evaluation_copy", "evidence": OTHER, "run_id": "dedup-run"}
+    put(tmp_path, "decisions", [{"image_id": KEPT, **copy}, {"image_id": COPY, **copy, "score": 0.9, "threshold": 0.5}])
+    assert one(tmp_path, COPY).outcome == "dropped by dedup: evaluation_copy"
+    sentence = f"dropped by dedup: evaluation_copy; its group of copies touches evaluation image {OTHER}"
+    assert one(tmp_path, KEPT).outcome == sentence
+
+
 def test_old_runs_are_not_replayed(store):
     assert "old-screen" not in json.dumps(one(store, KEPT).decisions)
 

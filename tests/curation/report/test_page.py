@@ -1,12 +1,17 @@
+import dataclasses
 import json
 import re
+import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
 
 import pytest
 
+from curation.report import galleries
+from curation.report.collect import Pictures, collect
 from curation.report.page import Inputs, build
+from curation.store import Store
 from tests.curation.report.synthetic import HOSTILE, World
 
 
@@ -136,6 +141,61 @@ def test_absent_parts_are_sentences(world):
         "No truth was given",
     ):
         assert sentence in text
+
+
+FIGURES = ("loss from 9 to 5.2", "83.0%")
+
+
+def companions(world, tmp_path, root=None, weights="c" * 64) -> str:
+    """The page where the training names this release and its model these weights; None where it names none."""
+    shutil.copytree(world.root / "training", tmp_path / "training")
+    identity = {"release": {"merkle_root": root}} if root else {}
+    (tmp_path / "training/run.json").write_text(json.dumps(identity))
+    (tmp_path / "training/model.json").unlink()
+    if weights:
+        (tmp_path / "training/model.json").write_text(json.dumps(identity | {"weights_sha256": weights}))
+    return build(inputs(world, training=str(tmp_path / "training")))
+
+
+def root_of(world) -> str:
+    return json.loads((world.root / "release/manifest.json").read_text())["merkle_root"]
+
+
+def test_figures_of_this_release_and_model_are_shown(world, html):
+    assert all(figure in html for figure in FIGURES)
+
+
+@pytest.mark.parametrize(("root", "sentence"), [("0" * 64, "of another release"), (None, "does not say which release")])
+def test_figures_of_another_release_are_left_out(world, tmp_path, root, sentence):
+    page = companions(world, tmp_path, root)
+    assert sentence in page
+    assert not any(figure in page for figure in FIGURES)
+
+
+@pytest.mark.parametrize(("weights", "sentence"), [("0" * 64, "of another model"), (None, "no model.json yet")])
+def test_scores_of_another_model_are_left_out(world, tmp_path, weights, sentence):
+    page = companions(world, tmp_path, root_of(world), weights)
+    assert sentence in page
+    assert [figure in page for figure in FIGURES] == [True, False]
+
+
+def test_figures_cannot_be_tied_to_a_release_that_is_not_there(world):
+    page = build(inputs(world, release=None))
+    assert "Without a finished release nothing says what the training was on" in page
+    assert not any(figure in page for figure in FIGURES)
+
+
+def test_an_image_that_goes_with_its_group_says_so(world):
+    store = Store(str(world.store))
+    found = collect(store, None)
+    (direct,) = found.dropped_by("dedup")["evaluation_copy"]
+    goes_along = dataclasses.replace(direct, image_id=world.ids[24], score=None, threshold=None)
+    exhibit = galleries.exhibit(goes_along, galleries.Thumbnails(found, Pictures(store, None)))
+    assert exhibit.facts == (f"its group of copies touches evaluation image {world.ids[90]}",)
+    assert exhibit.evidence.image_id == world.ids[90]
+    assert galleries.exhibit(direct, galleries.Thumbnails(found, Pictures(store, None))).facts == (
+        "similarity 0.71, threshold 0.45",
+    )
 
 
 def test_unfinished_parts_are_sentences(world, tmp_path):
