@@ -21,7 +21,7 @@ class Protocol(Section):
 class Runtime(Section):
     """Where and how fast it runs."""
 
-    device: str = "cpu"
+    device: Literal["cpu", "cuda"] = "cpu"
     batch_size: Annotated[int, Field(ge=1)] = 64
 
 

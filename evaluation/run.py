@@ -38,8 +38,13 @@ def evaluate(config: Evaluation) -> dict[str, Any]:
     """Evaluate, write ``results.json``, ``results.md`` and ``predictions.parquet``, and return the document.
 
     Nothing is computed where the output already holds the results of this model, protocol and data.
+
+    Raises:
+        ValueError: no CUDA device where one is asked for, or a damaged model, data set or output.
     """
     output, runtime = Path(config.output), config.runtime
+    if runtime.device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("runtime.device = 'cuda': no CUDA device is visible; use runtime.device=cpu")
     data = dataset.read(config.data)
     ks = knn.usable_ks(config.protocol.k, len(data.train.paths))
     trained, model, normalisation = features.trained(config.model, config.protocol.crop, runtime.device)

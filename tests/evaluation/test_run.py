@@ -115,3 +115,11 @@ def test_an_image_that_does_not_decode_stops_the_evaluation(recipe, tmp_path):
     assert len(dataset.read(tmp_path / "data").test.paths) == 15
     with pytest.raises(ValueError, match=r"red/0\.png: cannot be decoded"):
         evaluate(config(recipe))
+
+
+def test_a_device_that_is_none_or_is_not_there_is_named(recipe, monkeypatch):
+    with pytest.raises(ValueError, match=r"runtime\.device.*'cpu' or 'cuda'"):
+        config([*recipe, "runtime.device=gpu"])
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ValueError, match="no CUDA device is visible"):
+        evaluate(config([*recipe, "runtime.device=cuda"]))
