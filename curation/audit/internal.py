@@ -1,7 +1,8 @@
 """The checks that read the store a release was made from.
 
-They follow the runs that the manifest names, not the newest ones: the store may have moved on. Takedowns and
-evaluation sets are read as they are now, since those are the ones that count.
+They follow the runs that the manifest names: the store may have moved on, and a table that a newer run has written
+is no evidence about this release. Takedowns and evaluation sets are read as they are now, since those are the ones
+that count.
 """
 
 import json
@@ -30,20 +31,34 @@ def internal_checks(store: Store, manifest: Manifest, released: pa.Array) -> lis
         raise ValueError(f"{store.uri}: no stage has run there; name the folder that holds tables/")
     mine = pc.field("image_id").isin(released)
     sightings = store.table("sightings", ["image_id", "url", "rights"], mine)
+    unseen = _moved_on(store, manifest, "index")
     return [
         _ledger(store, manifest),
         _lineage(store, manifest),
         _decisions(store, manifest, released),
-        _provenance(sightings, released),
-        _rights(sightings, manifest, released),
+        missing("provenance", unseen) if unseen else _provenance(sightings, released),
+        missing("rights", unseen) if unseen else _rights(sightings, manifest, released),
         _contamination(store, manifest, released),
-        _takedown(store, sightings, released),
+        _takedown(store, sightings, released, unseen),
     ]
 
 
 def without_store() -> list[Check]:
     """The same checks where there is no store to read."""
     return [missing(name, "needs the store; pass --store") for name in NAMES]
+
+
+def _moved_on(store: Store, manifest: Manifest, *stages: str) -> str | None:
+    """Why the tables of these stages are no evidence about the release; None where they are what it rests on."""
+    last = store.last_runs()
+    for stage in stages:
+        if stage not in manifest.runs:
+            return f"the manifest names no run of {stage}"
+        named = manifest.runs[stage].run_id
+        if stage not in last or last[stage].run_id != named:
+            newest = last[stage].run_id if stage in last else "none"
+            return f"the store has moved on: the release rests on run {named} of {stage}, its tables on {newest}"
+    return None
 
 
 def _ledger(store: Store, manifest: Manifest) -> Check:
@@ -149,16 +164,22 @@ def _contamination(store: Store, manifest: Manifest, released: pa.Array) -> Chec
     """No released image is one of the evaluation sets', or as similar to one as the recipe forbids."""
     section = manifest.recipe.get("dedup")
     dedup = section if isinstance(section, dict) else {}
-    against = sorted(dedup.get("against") or [])
+    against, threshold = sorted(dedup.get("against") or []), dedup.get("reference_threshold")
     if not against:
         return missing("contamination", "the recipe names no evaluation set (dedup.against)")
+    if threshold is None:
+        return missing("contamination", "the recipe states no dedup.reference_threshold")
     collections = store.table("collections", filter=pc.field("collection").isin(against))
     present = set(collections["collection"].to_pylist())
     if absent := [name for name in against if name not in present]:
         return missing("contamination", f"the store does not hold the set {', '.join(absent)}")
     exact = set(_within(released, collections["image_id"]).to_pylist())
+    unmeasured = _moved_on(store, manifest, "embed", "dedup")
+    if unmeasured and not exact:
+        return missing("contamination", f"no exact copy; similar ones are not known, as {unmeasured}")
     edges = store.table("edges", filter=pc.field("collection").isin(against) & pc.field("lower_id").isin(released))
-    forbidden = edges.filter(pc.field("similarity") >= float(dedup.get("reference_threshold", _LEVELS[0])))
+    edges = edges.slice(0, 0) if unmeasured else edges
+    forbidden = edges.filter(pc.field("similarity") >= float(threshold))
     offences = [
         f"{row['image_id']}: is {row['path']} of {row['collection']}"
         for row in collections.to_pylist()
@@ -169,19 +190,24 @@ def _contamination(store: Store, manifest: Manifest, released: pa.Array) -> Chec
         for row in forbidden.to_pylist()
     ]
     measured = {"evaluation_images": collections.num_rows, "exact": len(exact)}
-    for level in _LEVELS:
+    # pairs below the recipe's threshold were never stored: to count them would be to count nothing
+    for level in () if unmeasured else (level for level in _LEVELS if level >= threshold):
         measured[f"pairs_from_{level}"] = pc.sum(pc.greater_equal(edges["similarity"], level)).as_py() or 0
-    summary = (
-        f"{len(exact)} exact and {forbidden.num_rows} similar pairs with {', '.join(against)} by {dedup.get('model')}"
-    )
+    similar = "unknown" if unmeasured else forbidden.num_rows
+    summary = f"{len(exact)} exact and {similar} similar pairs with {', '.join(against)} by {dedup.get('model')}"
     return judged("contamination", summary, offences, measured)
 
 
-def _takedown(store: Store, sightings: pa.Table, released: pa.Array) -> Check:
+def _takedown(store: Store, sightings: pa.Table, released: pa.Array, unseen: str | None) -> Check:
+    """No image whose removal was asked for is released; no record of requests is no proof that there were none."""
     requests = store.table("takedowns")
+    if not requests.num_rows:
+        return missing("takedown", "the store records no request (table takedowns), so none was checked")
     by_url = sightings.filter(pc.is_in(sightings["url"], _set(requests["url"])))
     found = {*_within(released, requests["image_id"]).to_pylist(), *by_url["image_id"].to_pylist()}
     offences = [f"{image_id}: its takedown was asked for" for image_id in found]
+    if unseen and not found:
+        return missing("takedown", f"no image is named by its id; by URL it is not known, as {unseen}")
     summary = f"{requests.num_rows} requests; {len(found)} of their images are in the release"
     return judged("takedown", summary, offences, {"requests": requests.num_rows, "released": len(found)})
 

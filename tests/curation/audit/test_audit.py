@@ -2,6 +2,8 @@ import json
 import subprocess
 import sys
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from curation.audit.external import external_checks
@@ -9,7 +11,7 @@ from curation.audit.internal import NAMES, internal_checks
 from curation.audit.report import Audit, Check, Status, conclude, table
 from curation.release.reader import ReleaseReader
 from curation.store import Store
-from tests.curation.audit.history import IDS, REFERENCE, tables, url, write_release, write_store
+from tests.curation.audit.history import IDS, RECIPE, REFERENCE, tables, url, write_release, write_store
 from tests.curation.release.build import PICTURES
 
 
@@ -76,10 +78,47 @@ def test_a_run_that_is_not_as_stated(release, tmp_path, column, value, word):
     assert word in findings
 
 
-def test_the_store_may_have_moved_on(release, tmp_path):
+@pytest.mark.parametrize(
+    ("stage", "unjudged"),
+    [
+        ("index", ("provenance", "rights", "takedown")),
+        ("embed", ("contamination",)),
+        ("dedup", ("contamination",)),
+        ("cluster", ()),
+    ],
+)
+def test_the_tables_of_a_newer_run_are_no_evidence(release, tmp_path, stage, unjudged):
     content = tables()
-    content["runs"].append(content["runs"][5] | {"sequence": 99, "run_id": "newer"})
-    assert only(internal(release, tmp_path, content)[0]) == {}
+    run = next(row for row in content["runs"] if row["stage"] == stage)
+    content["runs"].append(run | {"sequence": 99, "run_id": "newer"})
+    assert only(internal(release, tmp_path, content)[0]) == dict.fromkeys(unjudged, Status.NOT_EVALUATED)
+
+
+def test_what_is_read_as_it_is_now_fails_whatever_the_store_has_done_since(release, tmp_path):
+    content = tables()
+    content["runs"] += [content["runs"][n] | {"sequence": 90 + n, "run_id": "newer"} for n in (2, 5)]
+    content["collections"].append({"collection": "exam", "image_id": IDS[0], "path": "exam:2.png"})
+    content["takedowns"].append({"image_id": IDS[3]})
+    statuses, findings = internal(release, tmp_path, content)
+    assert statuses["contamination"] == statuses["takedown"] == Status.FAIL
+    assert IDS[0] in findings
+    assert IDS[3] in findings
+
+
+def test_without_requests_nothing_was_taken_down_nor_judged(release, tmp_path):
+    assert only(internal(release, tmp_path, tables() | {"takedowns": []})[0]) == {"takedown": Status.NOT_EVALUATED}
+
+
+@pytest.mark.parametrize(("threshold", "levels"), [(0.5, [0.6, 0.75]), (0.45, [0.45, 0.6, 0.75]), (0.8, [])])
+def test_pairs_are_counted_only_where_they_are_stored(tmp_path, threshold, levels):
+    dedup = RECIPE["dedup"] | {"reference_threshold": threshold}
+    release = ReleaseReader(str(write_release(tmp_path / "release", recipe=RECIPE | {"dedup": dedup})))
+    edge = {"collection": "exam", "lower_id": IDS[1], "higher_id": REFERENCE, "similarity": 0.7}
+    store = Store(str(write_store(tmp_path / "store", tables() | {"edges": [edge]})))
+    checks = internal_checks(store, release.manifest, release.index["image_id"].combine_chunks())
+    measured = next(check for check in checks if check.name == "contamination").measured
+    counted = {name: count for name, count in measured.items() if name.startswith("pairs")}
+    assert counted == {f"pairs_from_{level}": int(level <= 0.7) for level in levels}
 
 
 def test_an_image_from_nowhere(release, tmp_path):
@@ -134,7 +173,28 @@ def test_missing_evidence_is_not_evaluated(tmp_path):
     assert only(statuses) == {"contamination": Status.NOT_EVALUATED}
     bare = write_release(tmp_path / "b", runs={}, recipe={"seed": 1})
     statuses, _ = internal(bare, tmp_path / "store", {})
-    assert only(statuses) == dict.fromkeys(("ledger", "lineage", "decisions", "contamination"), Status.NOT_EVALUATED)
+    unknown = ("ledger", "lineage", "decisions", "provenance", "rights", "contamination", "takedown")
+    assert only(statuses) == dict.fromkeys(unknown, Status.NOT_EVALUATED)
+
+
+@pytest.mark.parametrize("kind", ["columns", "types", "hole", "bytes"])
+def test_a_malformed_index_fails_and_leaves_the_rest_unjudged(tmp_path, store, kind):
+    folder = write_release(tmp_path / "r")
+    path = folder / "index.parquet"
+    index = pq.read_table(path)
+    if kind == "columns":
+        pq.write_table(index.rename_columns(["id", *index.column_names[1:]]), path)
+    elif kind == "types":
+        pq.write_table(index.set_column(3, "offset_bytes", index["offset_bytes"].cast("int32")), path)
+    elif kind == "hole":
+        pq.write_table(index.set_column(5, "sha256", pa.nulls(len(index), pa.string())), path)
+    else:
+        path.write_bytes(b"PAR1")
+    done = command(folder, "--store", store, "--json", tmp_path / "audit.json")
+    assert (done.returncode, done.stderr) == (1, "")
+    status = {c.name: c.status for c in Audit.model_validate_json((tmp_path / "audit.json").read_bytes()).checks}
+    assert (status.pop("manifest"), status.pop("index"), status.pop("funnel")) == ("FAIL", "FAIL", "PASS")
+    assert set(status.values()) == {Status.NOT_EVALUATED}
 
 
 def test_a_funnel_that_leaks(tmp_path):
