@@ -53,6 +53,8 @@ class Reason(enum.StrEnum):
 
 KEEP, DROP = "keep", "drop"
 
+POOL = "pool"  # the collection of the images that are being curated
+
 STAGES = ("extract_links", "download", "index", "screen", "embed", "dedup", "cluster", "retrieve", "publish")
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import fsspec
 import pyarrow as pa
@@ -13,6 +13,9 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 from curation import schema
+
+if TYPE_CHECKING:
+    from deltalake import DeltaTable
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,10 @@ class Run:
     kept: int
     dropped: dict[str, int]
     metrics: dict[str, Any]
+
+    def upstream(self) -> dict[str, str]:
+        """The runs among the inputs: stage to run id."""
+        return {name: run_id for name, run_id in self.inputs.items() if name in schema.STAGES}
 
 
 class Store:
@@ -67,7 +74,7 @@ class Store:
                 raise ValueError(f"{self.uri}: no table {name!r}; run the stage that writes it first")
             return known.select(columns) if columns else known
         table = DeltaTable(self.table_uri(name))
-        files = table.file_uris()
+        files = self.files(table)
         arrow = pa.schema(table.schema().to_arrow())
         if not files:
             return pa.table({f.name: pa.array([], f.type) for f in arrow}).select(columns or arrow.names)
@@ -75,7 +82,7 @@ class Store:
         filesystem, root = fsspec.core.url_to_fs(self.table_uri(name))
         partitions = pa.schema([arrow.field(column) for column in table.metadata().partition_columns])
         dataset = ds.dataset(
-            [filesystem._strip_protocol(uri) for uri in files],
+            [f"{root}/{path}" for path in files],
             schema=arrow,
             format="parquet",
             filesystem=None if filesystem.protocol == ("file", "local") else filesystem,
@@ -84,23 +91,23 @@ class Store:
         )
         return dataset.to_table(columns=columns, filter=filter)
 
-    def runs(self) -> dict[str, Run]:
-        """The current run of every stage that has finished, by stage, in the order they finished."""
+    @staticmethod
+    def files(table: "DeltaTable") -> list[str]:
+        """The Parquet files of a table's version, relative to it (``file_uris`` would encode blanks and umlauts)."""
+        return sorted(pa.table(table.get_add_actions())["path"].to_pylist())
+
+    def last_runs(self) -> dict[str, Run]:
+        """The last finished run of every stage, in the order of the stages, whether or not its input is still there."""
         rows = self.table("runs").sort_by("sequence").to_pylist()
+        last = {row["stage"]: row for row in rows}
+        return {stage: _run(last[stage]) for stage in schema.STAGES if stage in last}
+
+    def runs(self) -> dict[str, Run]:
+        """The current run of every stage, in order: the last one, if the runs it read are current too."""
         current: dict[str, Run] = {}
-        for row in rows:
-            current.pop(row["stage"], None)
-            current[row["stage"]] = Run(
-                stage=row["stage"],
-                run_id=row["run_id"],
-                recipe=json.loads(row["recipe"]),
-                inputs=json.loads(row["inputs"]),
-                tables=json.loads(row["tables"]),
-                rows_in=row["rows_in"],
-                kept=row["kept"],
-                dropped=json.loads(row["dropped"]),
-                metrics=json.loads(row["metrics"]),
-            )
+        for stage, run in self.last_runs().items():
+            if all(name in current and current[name].run_id == run_id for name, run_id in run.upstream().items()):
+                current[stage] = run
         return current
 
     def decisions(self, stage: str | None = None) -> pa.Table:
@@ -109,8 +116,11 @@ class Store:
         return self.table("decisions", filter=pc.field("run_id").isin(sorted(current)))
 
     def sources(self) -> dict[str, str]:
-        """Where imported images lie: source name to folder, as the last run recorded it."""
-        with fsspec.open(self.path("sources.json"), "rt") as file:
+        """Where imported images lie: source name to folder, as the runs that read them recorded it."""
+        filesystem, path = fsspec.core.url_to_fs(self.path("sources.json"))
+        if not filesystem.exists(path):
+            return {}
+        with filesystem.open(path, "rb") as file:
             return dict(json.load(file))
 
     def shard_uri(self, shard: str) -> str:
@@ -156,6 +166,11 @@ class Store:
         """The encoded bytes of one image: a single ranged read."""
         with self.shard_reader() as read:
             return read(shard, offset_bytes, size_bytes)
+
+
+def _run(row: dict[str, Any]) -> Run:
+    texts = {key: json.loads(row[key]) for key in ("recipe", "inputs", "tables", "dropped", "metrics")}
+    return Run(row["stage"], row["run_id"], rows_in=row["rows_in"], kept=row["kept"], **texts)
 
 
 def _empty(name: str) -> pa.Table | None:

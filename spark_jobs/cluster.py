@@ -12,8 +12,8 @@ from pyspark.sql.pandas.types import from_arrow_schema
 
 from curation import schema
 from curation.clusters import kmeans
+from curation.schema import POOL
 from spark_jobs import vectors
-from spark_jobs.embed import POOL
 from spark_jobs.ledger import ledger_rows
 from spark_jobs.stage import Context, Stage, main
 from spark_jobs.tables import Outcome

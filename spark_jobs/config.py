@@ -5,11 +5,12 @@
 
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from conf import Section
 from curation.descriptors.base import EmbedderSpec
-from curation.fetch.options import FetchPolicy
+from curation.fetch.options import FetchOptions, FetchPolicy
+from curation.schema import POOL
 
 
 class Sources(Section):
@@ -55,6 +56,7 @@ class Embed(Section):
     """The embedders, by the name their table carries (``embeddings_<name>``)."""
 
     models: dict[str, EmbedderSpec]
+    max_pixels: int = Field(100_000_000, gt=0)  # of an evaluation or query image; the pool's are screened
     batch_size: int = Field(64, gt=0)  # on average; membership follows from the image ids
 
 
@@ -63,9 +65,9 @@ class Dedup(Section):
 
     model: str
     k: int = Field(64, gt=0)
-    threshold: float
+    threshold: float = Field(ge=-1, le=1)  # cosine above which two images are near-duplicates
     against: list[str] = []  # collections whose copies must not be released
-    reference_threshold: float
+    reference_threshold: float = Field(ge=-1, le=1)
     reference_scope: Literal["component", "direct"] = "component"
 
 
@@ -135,6 +137,11 @@ class Runtime(Section):
     download_threads: int = Field(16, gt=0, le=1024)  # URLs fetched at once by one task
     resolve: dict[str, str] = {}  # host or *.suffix -> address:port asked in its place; the only way to a local one
 
+    @field_validator("resolve")
+    @classmethod
+    def _resolve_is_readable(cls, resolve: dict[str, str]) -> dict[str, str]:
+        return FetchOptions(resolve=resolve).resolve
+
 
 class CurationConfig(Section):
     """A whole curation recipe file."""
@@ -158,6 +165,6 @@ class CurationConfig(Section):
                 if name not in collections:
                     raise ValueError(f"recipe.{key} names {name!r}; add sources.collections.{name}=PATH or remove it")
         images = set(self.sources.images)
-        for name in sorted((collections & images) | ({"store", "pool"} & (collections | images))):
+        for name in sorted((collections & images) | ({"store", POOL} & (collections | images))):
             raise ValueError(f"the name {name!r} is taken; give the images and each collection names of their own")
         return self

@@ -4,6 +4,7 @@ A unit is an embedded image. Executors search slices of the pool in one FAISS in
 are found by union of lowest ids, and each keeps its best image.
 """
 
+import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -14,15 +15,13 @@ from pyspark.sql.pandas.types import from_arrow_schema
 
 from curation import schema
 from curation.neighbours import duplicates, knn
-from curation.schema import Reason
+from curation.schema import POOL, Reason
 from spark_jobs import vectors
 from spark_jobs.config import Dedup
-from spark_jobs.embed import POOL
 from spark_jobs.ledger import ledger_rows
 from spark_jobs.stage import Context, Stage, main
 from spark_jobs.tables import Outcome
 
-_SLICE = 1024  # queries a task searches at once; results do not depend on it
 _DROPPED = "image_id string, reason string, evidence string, score double, threshold double"
 
 
@@ -50,14 +49,14 @@ def run(context: Context) -> Outcome:
         for row in components.to_pylist()
         if row["image_id"] != row["representative"]
     }
-    num_near = len(dropped)
     for name, found in references.items():  # an evaluation copy is one whatever else it is
         for row in _relative(context, name, pool, found, edges, similarities).to_pylist():
-            evidence = (row["reference"], row["similarity"], recipe.reference_threshold)
-            dropped[row["image_id"]] = (Reason.EVALUATION_COPY.value, *evidence)
+            # without a direct edge the similarity is another image's, which the edges tell
+            direct = (row["similarity"], recipe.reference_threshold) if row["via"] is None else (None, None)
+            dropped[row["image_id"]] = (Reason.EVALUATION_COPY.value, row["reference"], *direct)
 
     every = spark.createDataFrame([(name,) for name in pool.ids.tolist()], "image_id string")
-    reasons = spark.createDataFrame([(i, r, e, float(s), t) for i, (r, e, s, t) in dropped.items()], _DROPPED)
+    reasons = spark.createDataFrame([(i, *why) for i, why in dropped.items()], _DROPPED)
     model = context.store.runs()["embed"].metrics[recipe.model]["digest"]
     rows = ledger_rows(
         every.join(reasons, "image_id", "left"),
@@ -70,7 +69,7 @@ def run(context: Context) -> Outcome:
     )
     sizes = components.group_by("component").aggregate([("image_id", "count")])["image_id_count"].to_pylist()
     histogram = {str(size): sizes.count(size) for size in sorted(set(sizes))}
-    metrics = {"edges": len(edges), "near_duplicates": num_near, "component_sizes": histogram}
+    metrics = {"edges": len(edges), "component_sizes": histogram}
     return Outcome(store.kept(spark, "embed").count(), rows, metrics)
 
 
@@ -81,7 +80,7 @@ def _write_edges(context: Context, pool: vectors.Vectors, references: dict[str, 
     vectors.publish(folder, POOL, pool)
     for name, found in references.items():
         vectors.publish(folder, name, found)
-    slices = [(name, start) for name in (POOL, *references) for start in range(0, len(pool), _SLICE)]
+    slices = [(name, start) for name in (POOL, *references) for start in range(0, len(pool), vectors.SLICE)]
     frame = spark.createDataFrame(slices, "collection string, start long").repartition(
         max(1, min(len(slices), context.config.runtime.partitions)), "start"
     )
@@ -94,12 +93,13 @@ def _write_edges(context: Context, pool: vectors.Vectors, references: dict[str, 
     found = frame.mapInArrow(search, from_arrow_schema(schema.EDGES.schema))
     # both ends of a pair find it: keep it once
     context.store.write(schema.EDGES, found.distinct(), context.run)
+    shutil.rmtree(folder)
 
 
 def _search_slice(folder: Path, collection: str, start: int, recipe: Dedup) -> pa.RecordBatch:
     base, base_ids = vectors.vectors_at(folder, collection), vectors.ids_at(folder, collection)
-    queries = vectors.vectors_at(folder, POOL)[start : start + _SLICE]
-    ids = vectors.ids_at(folder, POOL)[start : start + _SLICE]
+    queries = vectors.vectors_at(folder, POOL)[start : start + vectors.SLICE]
+    ids = vectors.ids_at(folder, POOL)[start : start + vectors.SLICE]
     index = knn.load(folder / f"{collection}.faiss")
     rows = np.arange(start, start + len(queries)) if collection == POOL else None
     threshold = recipe.threshold if collection == POOL else recipe.reference_threshold

@@ -7,6 +7,8 @@ A second run continues the first.
 
 import argparse
 import ctypes
+import hashlib
+import json
 import re
 import signal
 import subprocess
@@ -48,10 +50,15 @@ def main() -> int:
     training, evaluation = out / "training", out / "evaluation"
     if any(release.glob("*.tar")):
         _say("training a small DINOv2 on the release", started)
-        _python("training.launch", "conf/training/demo.yaml", f"data.release={release}", f"output={training}")
+        _python(
+            "training.launch",
+            "conf/training/demo.yaml",
+            f"data.release={_value(release)}",
+            f"output={_value(training)}",
+        )
         _say("scoring its features on held-out tiles", started)
-        data = f"data={web / 'heldout'}"
-        _python("evaluation.run", "conf/evaluation/demo.yaml", f"model={training}", data, f"output={evaluation}")
+        places = [f"model={_value(training)}", f"data={_value(web / 'heldout')}", f"output={_value(evaluation)}"]
+        _python("evaluation.run", "conf/evaluation/demo.yaml", *places)
     else:
         _say("the release holds no image, so there is nothing to train on", started)
     _say("the report", started)
@@ -67,11 +74,11 @@ def main() -> int:
 def _curate(source: Path | None, out: Path, overrides: list[str], started: float) -> Path:
     recipe = "conf/curation/demo.yaml" if source is None else "conf/curation/own.yaml"
     web, release = out / "web", out / "release"
-    overrides = [f"store={out / 'store'}", f"release={release}", *overrides]
-    overrides += [f"sources.collections.heldout={web / 'heldout'}"]
+    overrides = [f"store={_value(out / 'store')}", f"release={_value(release)}", *overrides]
+    overrides += [f"sources.collections.heldout={_value(web / 'heldout')}"]
     if source is None:
-        pages = f"[{web / 'warc'},{web / 'html'}]"
-        overrides += [f"sources.pages={pages}", f"sources.collections.queries={web / 'queries'}"]
+        overrides += [f"sources.pages=[{_value(web / 'warc')}, {_value(web / 'html')}]"]
+        overrides += [f"sources.collections.queries={_value(web / 'queries')}"]
         _say("curation: crawling the pocket web, which is served on loopback", started)
     else:
         overrides += ["recipe.dedup.against=[heldout]"]
@@ -91,15 +98,22 @@ def _source_overrides(source: Path) -> list[str]:
     """
     files = [file.name.lower() for file in list_files(str(source))]
     if source.is_file() and files[0].endswith(_LISTS):
-        return [f"sources.urls=[{source}]"]
+        return [f"sources.urls=[{_value(source)}]"]
     num_pages = sum(name.endswith(_PAGES) for name in files)
     if 2 * num_pages >= len(files):
-        return [f"sources.pages=[{source}]"]
-    return [f"sources.images.{_name(source)}={source}"]
+        return [f"sources.pages=[{_value(source)}]"]
+    return [f"sources.images.own={_value(source)}"]
 
 
 def _name(source: Path) -> str:
-    return re.sub(r"\W+", "_", source.resolve().name).strip("_") or "source"
+    """A folder name for a source's results: its own, and a hash of where it is, since two may be called the same."""
+    place = str(source.resolve())
+    return f"{re.sub(r'[^A-Za-z0-9_]+', '_', source.resolve().name)}-{hashlib.sha256(place.encode()).hexdigest()[:4]}"
+
+
+def _value(path: Path) -> str:
+    """A path as the value of an override, whatever characters it has."""
+    return json.dumps(str(path), ensure_ascii=False)
 
 
 def _say(what: str, started: float) -> None:

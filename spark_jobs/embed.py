@@ -17,15 +17,13 @@ from curation import schema
 from curation.descriptors.base import Embedder, EmbedderSpec, load_embedder
 from curation.images.decode import DecodeError, decode
 from curation.images.ids import image_id
-from curation.schema import Reason
+from curation.schema import POOL, Reason
 from curation.store import Store
 from spark_jobs.config import CurationConfig
 from spark_jobs.ledger import ledger_rows
 from spark_jobs.sources import list_files
 from spark_jobs.stage import Context, Stage, main
 from spark_jobs.tables import Outcome
-
-POOL = "pool"
 
 
 def run(context: Context) -> Outcome:
@@ -49,16 +47,16 @@ def run(context: Context) -> Outcome:
         table = schema.embeddings(name)
         model = load_embedder(spec)
         metrics[name] = {"model": model.name, "kind": model.kind, "dim": model.dim, "digest": model.digest}
-        work = _bucket_worker(spec, store.uri, context.config.recipe.screen.max_pixels)
+        work = _bucket_worker(spec, store.uri, recipe.max_pixels)
         grouped = bucketed.repartition(context.config.runtime.partitions, "bucket").groupBy("bucket")
         store.write(table, grouped.applyInArrow(work, from_arrow_schema(table.schema)), context.run)
-        errors = store.frame(spark, table).where((F.col("collection") == POOL) & F.col("vector").isNull())
-        errors = errors.select("image_id", "error", F.lit(model.digest).alias("model"))
+        lost = store.frame(spark, table).where(F.col("vector").isNull())
+        metrics[name]["collection_images_lost"] = lost.where(F.col("collection") != POOL).count()
+        errors = lost.where(F.col("collection") == POOL).select("image_id", "error", F.lit(model.digest).alias("model"))
         failed = errors if failed is None else failed.unionByName(errors)
 
     pool_ids = pool.select("image_id")
-    if failed is None:
-        raise ValueError("recipe.embed.models is empty; name at least one model for dedup and one for retrieval")
+    assert failed is not None, "the configuration names the models of dedup and retrieval"
     first = failed.groupBy("image_id").agg(F.min(F.struct("error", "model")).alias("failure"))
     decided = pool_ids.join(first, "image_id", "left")
     rows = ledger_rows(
@@ -72,7 +70,7 @@ def run(context: Context) -> Outcome:
 
 
 def _collections(context: Context) -> DataFrame:
-    """One row for every file of every collection that decodes by name and content: (collection, image_id, path)."""
+    """One row for every file of every collection: (collection, image_id, path)."""
 
     def identify(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:

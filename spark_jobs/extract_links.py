@@ -48,7 +48,7 @@ def run(context: Context) -> Outcome:
     rows_in = links.where(about_url).select("url").distinct().count() + rest.count()
     counts = {
         "files": len(files),
-        "pages": links.where(about_url).select("page_url").distinct().count(),
+        "pages_with_images": links.where("page_url is not null").select("page_url").distinct().count(),
         "links": links.where(about_url).count(),
     }
     every = urls.unionByName(rest)

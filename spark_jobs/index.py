@@ -31,7 +31,7 @@ def run(context: Context) -> Outcome:
 
     files = store.frame(spark, schema.FILES)
     name = F.coalesce("url", "path")
-    first = Window.partitionBy("image_id").orderBy(name)
+    first = Window.partitionBy("image_id").orderBy(name, "shard", "offset_bytes")
     ranked = files.where(F.col("image_id").isNotNull()).withColumn("order", F.row_number().over(first))
     store.write(schema.IMAGES, ranked.where("order = 1"), context.run)
 

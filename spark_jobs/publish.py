@@ -4,6 +4,7 @@ A unit is a selected image. Executors write whole shards; the folder takes its n
 """
 
 import hashlib
+import uuid
 from typing import Any, BinaryIO
 
 import fsspec
@@ -22,6 +23,7 @@ from curation.schema import Reason
 from curation.store import Run, Store
 from spark_jobs.config import CurationConfig
 from spark_jobs.ledger import ledger_rows
+from spark_jobs.sources import base_folder
 from spark_jobs.stage import Context, Stage, main
 from spark_jobs.tables import Outcome
 
@@ -44,6 +46,7 @@ def run(context: Context) -> Outcome:
     ids = sizes["image_id"].to_pylist()
     planned = plan(ids, sizes["size_bytes"].to_numpy(), recipe.shard_bytes, recipe.seed)
 
+    check_place(context.config)
     filesystem, release = fsspec.core.url_to_fs(context.config.release)
     partial_release = f"{release.rstrip('/')}.partial"
     if filesystem.exists(partial_release):
@@ -74,7 +77,7 @@ def run(context: Context) -> Outcome:
         good.select(INDEX_SCHEMA.names).cast(INDEX_SCHEMA),
         _shards(good),
         {**runs, "publish": this},
-        context.config.recipe.model_dump(mode="json"),
+        {stage: run.recipe for stage, run in {**runs, "publish": this}.items()},
         {name: embedded[name]["digest"] for name in sorted(embedded)},
         recipe.name,
     )
@@ -127,9 +130,11 @@ def _write_group(group: pa.Table, store_uri: str, release_uri: str) -> pa.Table:
     if not samples:
         return pa.Table.from_pylist(failed, schema=_WRITTEN)
     filesystem, folder = fsspec.core.url_to_fs(release_uri)
-    with filesystem.open(f"{folder}/{name}", "wb") as file:
+    attempt = f"{folder}/.{name}.{uuid.uuid4().hex}.part"  # another attempt at this shard may still be writing
+    with filesystem.open(attempt, "wb") as file:
         hashing = _Hashing(file)
         members = write_shard(hashing, samples)
+    filesystem.mv(attempt, f"{folder}/{name}")
     about = {row["image_id"]: row for row in rows}
     index = [
         {
@@ -148,7 +153,7 @@ def _write_group(group: pa.Table, store_uri: str, release_uri: str) -> pa.Table:
 
 def _metadata(row: dict[str, Any]) -> dict[str, Any]:
     own = ("image_id", "urls", "pages", "paths", "rights", "cluster", "width", "height")
-    return {**{key: row[key] for key in own}, "set": row["collection"], "source": row["source"]}
+    return {**{key: row[key] for key in own}, "set": row["collection"], "method": row["source"]}
 
 
 class _Hashing:
@@ -191,12 +196,38 @@ def _replace(filesystem: Any, new: str, place: str) -> None:
         filesystem.rm(replaced, recursive=True)
 
 
+def check_place(config: CurationConfig) -> None:
+    """Refuse to publish over anything but a release.
+
+    Raises:
+        ValueError: the release's folder holds other files, or holds or lies in the store or a source.
+    """
+    filesystem, release = fsspec.core.url_to_fs(config.release)
+    sources = config.sources
+    others = {"store": config.store, **sources.images, **sources.collections}
+    others |= {f"sources.pages[{i}]": root for i, root in enumerate(sources.pages)}
+    for name, root in others.items():
+        other = base_folder(root) if name != "store" else fsspec.core.url_to_fs(root)[1]
+        if f"{release}/".startswith(f"{other}/") or f"{other}/".startswith(f"{release}/"):
+            raise ValueError(f"release={config.release} and {name}={root} share a folder; give the release its own")
+    if filesystem.exists(release) and filesystem.ls(release) and not _is_release(filesystem, release):
+        raise ValueError(
+            f"release={config.release}: the folder holds files that are no release; name an empty or new one"
+        )
+
+
+def _is_release(filesystem: Any, folder: str) -> bool:
+    manifest = f"{folder}/{MANIFEST}"
+    return bool(filesystem.exists(manifest) and b"openlvd-release" in filesystem.cat_file(manifest))
+
+
 def is_whole(config: CurationConfig, run_id: str) -> bool:
     """Whether the release of this run is where the configuration says."""
-    filesystem, release = fsspec.core.url_to_fs(config.release)
-    if not filesystem.exists(f"{release}/{MANIFEST}"):
+    check_place(config)
+    try:
+        return ReleaseReader(config.release).manifest.runs["publish"].run_id == run_id
+    except (ValueError, KeyError):  # none there, or a damaged one
         return False
-    return ReleaseReader(config.release).manifest.runs["publish"].run_id == run_id
 
 
 STAGE = Stage(

@@ -3,6 +3,7 @@
 A unit is an image. What every query set brings up goes to a log; selection is a pure function of that log.
 """
 
+import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -13,15 +14,13 @@ from pyspark.sql.pandas.types import from_arrow_schema
 
 from curation import schema
 from curation.neighbours import knn
+from curation.schema import POOL
 from curation.selection.policy import select
 from curation.selection.retrieval import cluster_based, everything, sample_based
 from spark_jobs import vectors
-from spark_jobs.embed import POOL
 from spark_jobs.ledger import ledger_rows
 from spark_jobs.stage import Context, Stage, main
 from spark_jobs.tables import Outcome
-
-_SLICE = 1024  # queries a task searches at once; results do not depend on it
 
 
 def run(context: Context) -> Outcome:
@@ -32,6 +31,8 @@ def run(context: Context) -> Outcome:
     in_pool = clusters.filter(pa.compute.equal(clusters["collection"], POOL)).sort_by("image_id")
     logs = []
     for name, queries in recipe.sets.items():
+        if in_pool.num_rows and not pa.compute.any(pa.compute.equal(clusters["collection"], name)).as_py():
+            raise ValueError(f"recipe.retrieve.sets names {name!r}, but sources.collections.{name} holds no image")
         if queries.method == "cluster":
             mine = clusters.filter(pa.compute.equal(clusters["collection"], name))
             logs.append(
@@ -86,14 +87,15 @@ def _sample_based(context: Context, name: str, k: int, pool_ids: pa.ChunkedArray
         index = knn.load(folder / f"{POOL}.faiss")
         for batch in batches:
             for start in batch.column("start").to_pylist():
-                wanted = vectors.vectors_at(folder, name)[start : start + _SLICE]
-                ids = vectors.ids_at(folder, name)[start : start + _SLICE]
+                wanted = vectors.vectors_at(folder, name)[start : start + vectors.SLICE]
+                ids = vectors.ids_at(folder, name)[start : start + vectors.SLICE]
                 rows, similarities = knn.top_k(index, base, np.asarray(wanted), k)
                 yield from sample_based(name, ids.tolist(), base_ids.tolist(), rows, similarities).to_batches()
 
-    starts = spark.range(0, len(queries), _SLICE).withColumnRenamed("id", "start")
+    starts = spark.range(0, len(queries), vectors.SLICE).withColumnRenamed("id", "start")
     spread = starts.repartition(context.config.runtime.partitions)
     found = spread.mapInArrow(search, from_arrow_schema(schema.RETRIEVALS.schema)).toArrow()
+    shutil.rmtree(folder)
     ordered = found.cast(schema.RETRIEVALS.schema)
     return ordered.sort_by([("query_id", "ascending"), ("rank", "ascending")])
 

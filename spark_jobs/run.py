@@ -40,8 +40,8 @@ def plan(store: Tables, config: CurationConfig, until: str | None = None) -> lis
     upstream: str | None = None
     reasons: list[tuple[str, str | None]] = []
     for stage in STAGES:
-        key = stage.key(config, upstream)
-        reasons.append((stage.name, stage.why(store, config, key)))
+        key, reason = stage.key(store, config, upstream)
+        reasons.append((stage.name, reason))
         upstream = key.run_id
         if stage.name == until:
             break
@@ -50,8 +50,12 @@ def plan(store: Tables, config: CurationConfig, until: str | None = None) -> lis
 
 def status(store: Tables) -> list[str]:
     """A line for every stage that has run in this store."""
-    runs = store.runs()
-    return [f"{Report(name, r.rows_in, r.kept, r.dropped, None)}  [run {r.run_id}]" for name, r in runs.items()]
+    current = store.runs()
+    lines = []
+    for name, run in store.last_runs().items():
+        note = "" if name in current else "; a stage before it has run again since"
+        lines.append(f"{Report(name, run.rows_in, run.kept, run.dropped, None)}  [run {run.run_id}{note}]")
+    return lines
 
 
 def main() -> int:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import fsspec
 
 _SAMPLE_BYTES = 65_536
+_GLOB = "*?["
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,16 @@ class SourceFile:
     size_bytes: int
 
 
+def base_folder(root: str) -> str:
+    """The folder that the names of a source's files are relative to: of a path, a folder or a glob."""
+    filesystem, path = fsspec.core.url_to_fs(root)
+    if filesystem.isdir(path):
+        return path.rstrip("/")
+    if _is_glob(filesystem, path):
+        path = path[: min(path.index(character) for character in _GLOB if character in path)]
+    return path.rpartition("/")[0]
+
+
 def list_files(root: str) -> list[SourceFile]:
     """The files of a path, folder or glob (hidden ones left out), by name.
 
@@ -26,25 +37,26 @@ def list_files(root: str) -> list[SourceFile]:
         ValueError: nothing is there.
     """
     filesystem, path = fsspec.core.url_to_fs(root)
-    if any(character in path for character in "*?["):
-        found = sorted(filesystem.glob(path))
-        base = path[: min(path.index(c) for c in "*?[" if c in path)].rpartition("/")[0]
-        if not found:
-            raise ValueError(f"{root}: no file matches; check the pattern")
+    base = base_folder(root)
+    if _is_glob(filesystem, path):
+        found, nothing = sorted(filesystem.glob(path)), "no file matches; check the pattern"
     elif filesystem.isdir(path):
-        found, base = sorted(filesystem.find(path)), path.rstrip("/")
-        if not found:
-            raise ValueError(f"{root}: the folder is empty; put files in it or name another")
-    elif filesystem.exists(path):
-        found, base = [path], path.rpartition("/")[0]
+        found, nothing = sorted(filesystem.find(path)), "the folder is empty; put files in it or name another"
     else:
-        raise ValueError(f"{root}: no such file or folder; check the path")
+        found, nothing = [path] if filesystem.exists(path) else [], "no such file or folder; check the path"
     files = []
     for file in found:
         name = file[len(base) :].lstrip("/")
         if not any(part.startswith(".") for part in name.split("/")) and not filesystem.isdir(file):
             files.append(SourceFile(name, filesystem.unstrip_protocol(file), filesystem.size(file)))
+    if not files:
+        raise ValueError(f"{root}: {nothing}")
     return files
+
+
+def _is_glob(filesystem: fsspec.AbstractFileSystem, path: str) -> bool:
+    """Whether a path is a pattern: a file or folder that bears such a name goes before it."""
+    return any(character in path for character in _GLOB) and not filesystem.exists(path)
 
 
 def list_all(roots: Iterable[str]) -> list[SourceFile]:

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from deltalake.exceptions import DeltaError
 from py4j.protocol import Py4JError
@@ -26,12 +26,14 @@ from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 
 from conf import Section, entry_point, load
+from curation import schema
 from curation.schema import Table
+from curation.store import Run
 from spark_jobs.config import CurationConfig
 from spark_jobs.events import EventLog
 from spark_jobs.progress import task_progress
 from spark_jobs.session import session
-from spark_jobs.sources import fingerprint
+from spark_jobs.sources import base_folder, fingerprint
 from spark_jobs.tables import Outcome, RunKey, Tables, canonical
 
 _FULL_BYTES = 1 << 16  # a disk with less room than this counts as full
@@ -74,33 +76,48 @@ class Stage:
         section: Section = getattr(config.recipe, self.name)
         return section
 
-    def key(self, config: CurationConfig, upstream: str | None) -> RunKey:
-        """The run that this configuration asks for, after the run ``upstream`` of the stage before."""
+    def key(self, store: Tables, config: CurationConfig, upstream: str | None) -> tuple[RunKey, str | None]:
+        """The run that this configuration asks for after the run ``upstream``, and why it would run (None: it is done).
+
+        A run whose tables were replaced since is made again under a new id, so that the ledger never tells of one
+        attempt while the tables hold another.
+        """
         inputs = {f"sources.{name}": fingerprint(name, getattr(config.sources, name)) for name in self.sources}
         if self.after is not None:
             inputs[self.after] = str(upstream)
         recipe = self.section(config).model_dump(mode="json")
         identity = canonical({"stage": self.name, "version": self.version, "recipe": recipe, "inputs": inputs})
-        return RunKey(self.name, hashlib.sha256(identity.encode()).hexdigest()[:16], recipe, inputs)
+        base = hashlib.sha256(identity.encode()).hexdigest()[:16]
+        last = store.last_runs().get(self.name)
+        reason = self._why(store, config, last, base, recipe, inputs)
+        if last is not None and reason is None:
+            return RunKey(self.name, last.run_id, recipe, inputs), None
+        attempts = store.attempts(base)
+        return RunKey(self.name, f"{base}-{attempts}" if attempts else base, recipe, inputs), reason
 
-    def why(self, store: Tables, config: CurationConfig, key: RunKey) -> str | None:
-        """Why the stage would run; None where it is done."""
-        last = store.runs().get(self.name)
+    def _why(
+        self,
+        store: Tables,
+        config: CurationConfig,
+        last: Run | None,
+        base: str,
+        recipe: dict[str, Any],
+        inputs: dict[str, str],
+    ) -> str | None:
         if last is None:
             return "it has not run"
-        if last.run_id != key.run_id:
-            changed = [name for name in key.recipe if last.recipe.get(name) != key.recipe[name]]
-            changed += [name for name in last.recipe if name not in key.recipe]
+        if last.run_id.partition("-")[0] != base:
+            names = [*recipe, *(name for name in last.recipe if name not in recipe)]
+            changed = [name for name in names if last.recipe.get(name) != recipe.get(name)]
             if changed:
                 return "its recipe changed: " + ", ".join(
-                    f"{name} {json.dumps(last.recipe.get(name))} -> {json.dumps(key.recipe.get(name))}"
-                    for name in changed
+                    f"{name} {json.dumps(last.recipe.get(name))} -> {json.dumps(recipe.get(name))}" for name in changed
                 )
-            inputs = [name for name in key.inputs if last.inputs.get(name) != key.inputs[name]]
-            return f"its input changed: {', '.join(inputs)}" if inputs else "its code changed"
-        if not all(store.written_by(table, key.run_id) for table in self.writes(config)):
+            moved = [name for name in inputs if last.inputs.get(name) != inputs[name]]
+            return f"its input changed: {', '.join(moved)}" if moved else "its code changed"
+        if not store.is_intact(last):
             return "another run has replaced its tables"
-        if self.is_whole is not None and not self.is_whole(config, key.run_id):
+        if self.is_whole is not None and not self.is_whole(config, last.run_id):
             return "what it wrote is gone"
         return None
 
@@ -132,14 +149,10 @@ def execute(stage: Stage, store: Tables, config: CurationConfig, spark: Callable
         OSError: the disk is full or a file cannot be read or written.
     """
     runs = store.runs()
-    if stage.after is not None and stage.after not in runs:
-        raise ValueError(
-            f"{store.uri}: {stage.name} reads what {stage.after} writes, and {stage.after} has not run there; "
-            f"run spark-submit spark_jobs/{stage.after}.py with the same recipe, or python -m spark_jobs.run"
-        )
-    key = stage.key(config, runs[stage.after].run_id if stage.after else None)
+    if stage.after is not None:
+        _require(store, stage)
+    key, reason = stage.key(store, config, runs[stage.after].run_id if stage.after else None)
     log = EventLog(store.path("logs", "run.jsonl"))
-    reason = stage.why(store, config, key)
     if reason is None:
         done = runs[stage.name]
         log.write("stage_skipped", stage=stage.name, run_id=key.run_id)
@@ -147,13 +160,18 @@ def execute(stage: Stage, store: Tables, config: CurationConfig, spark: Callable
     started = time.monotonic()
     session = spark()
     log.write("stage_started", stage=stage.name, run_id=key.run_id, why=reason)
+    folders = [getattr(config.sources, name) for name in stage.sources]
+    store.write_sources({k: base_folder(v) for named in folders if isinstance(named, dict) for k, v in named.items()})
     try:
         with task_progress(session.sparkContext, stage.name):
             outcome = stage.run(Context(session, store, config, key))
             store.append_decisions(outcome.decisions, key)
         store.finish(key, outcome.rows_in, outcome.metrics, stage.writes(config))
     except (PySparkException, Py4JError, DeltaError, OSError) as error:
-        raise _root_cause(stage.name, store, error) from error
+        cause = _root_cause(stage.name, store, error)
+        if not isinstance(cause, OSError):  # on a full disk there is no room for a line either
+            log.write("stage_failed", stage=stage.name, run_id=key.run_id, error=str(cause))
+        raise cause from error
     finished = store.runs()[stage.name]
     seconds = time.monotonic() - started
     log.write(
@@ -169,17 +187,42 @@ def execute(stage: Stage, store: Tables, config: CurationConfig, spark: Callable
     return Report(stage.name, finished.rows_in, finished.kept, finished.dropped, seconds)
 
 
+def _require(store: Tables, stage: Stage) -> None:
+    """Refuse to read what is not there, or is no longer what the ledger tells of.
+
+    Raises:
+        ValueError: a stage before has not run on what is there now, or has left half a run behind.
+    """
+    runs = store.runs()
+    for name in schema.STAGES[: schema.STAGES.index(str(stage.after)) + 1]:
+        if name not in runs:
+            what = "has not run there" if name not in store.last_runs() else "has not run since a stage before it did"
+        elif not store.is_intact(runs[name]):
+            what = "was begun again there and not finished"
+        else:
+            continue
+        raise ValueError(
+            f"{store.uri}: {stage.name} builds on what {name} writes, and {name} {what}; "
+            f"run spark-submit spark_jobs/{name}.py with the same recipe, or python -m spark_jobs.run"
+        )
+
+
 def _root_cause(stage: str, store: Tables, error: Exception) -> Exception:
     """What a user can mend behind a failure of Spark or Delta, as one sentence; the original where it is a defect."""
     text = str(error)
-    if "No space left on device" in text or _free_bytes(store) < _FULL_BYTES:
+    if _free_bytes(store) < _FULL_BYTES:
         return OSError(f"{stage}: no space left on device for {store.uri}; free some, and the same command continues")
-    found = re.findall(r"^\s*(?:[\w.]*\.)?(ValueError|ConfigError|OSError|[A-Z]\w*Error): (.+)$", text, re.MULTILINE)
+    if "No space left on device" in text:
+        return OSError(f"{stage}: no space left on device for the release or temporary files; free some and run again")
+    if isinstance(error, OSError):
+        return error
+    # the last exception of a Python worker's traceback is the one that ended it
+    raised = re.findall(r"^\s*(?:[\w.]+\.)?([A-Z]\w*(?:Error|Exception)): (.+)$", text, re.MULTILINE)
     kinds = {"ValueError": ValueError, "ConfigError": ValueError, "OSError": OSError}
     kinds |= {"FileNotFoundError": OSError, "PermissionError": OSError}
-    for kind, message in reversed(found):
-        if kind in kinds:
-            return kinds[kind](f"{stage}: {message}")
+    if raised and raised[-1][0] in kinds:
+        kind, message = raised[-1]
+        return kinds[kind](f"{stage}: {message}")
     return error
 
 
@@ -209,7 +252,6 @@ def opened(config: CurationConfig) -> Iterator[tuple[Tables, Callable[[], SparkS
         return running[0]
 
     try:
-        store.write_sources(config.sources.images | config.sources.collections)
         yield store, spark
     finally:
         if running:

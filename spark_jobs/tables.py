@@ -22,8 +22,9 @@ from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_schema
 
 from curation import schema
+from curation.release.canonical import canonical_json
 from curation.schema import Table
-from curation.store import Store
+from curation.store import Run, Store
 
 RUN_ID = "openlvd.run_id"
 _WRITTEN = pa.schema([("path", pa.string()), ("size", pa.int64()), ("rows", pa.int64())])
@@ -59,16 +60,26 @@ class Outcome:
 
 
 def canonical(value: Any) -> str:
-    """JSON with one spelling: sorted keys, no blanks."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"))
+    """JSON with one spelling."""
+    return canonical_json(value).decode()
 
 
 class Tables(Store):
-    """A store that can be written: the only place that commits to Delta."""
+    """A store that can be written: the only place that commits to Delta.
+
+    Raises:
+        ValueError: the path has a character that Delta or Spark takes for something else.
+    """
+
+    def __init__(self, uri: str) -> None:
+        super().__init__(uri)
+        strange = sorted(set(_absolute(self.uri)) & set("#?*[]{}"))
+        if strange:
+            raise ValueError(f"store={uri}: the path holds {' '.join(strange)}, which Spark cannot read; name another")
 
     def frame(self, spark: SparkSession, table: Table) -> DataFrame:
         """A table's current version as a Spark frame (Parquet files named by the Delta log)."""
-        return self._frame(spark, table, self._delta(table))
+        return self._frame(spark, table, self._delta(table.name))
 
     def kept(self, spark: SparkSession, stage: str) -> DataFrame:
         """The ledger rows (image_id, url) that the current run of ``stage`` kept."""
@@ -100,13 +111,14 @@ class Tables(Store):
         kept, dropped = self._count(run)
         total = kept + sum(dropped.values())
         assert rows_in == total, f"{run.stage}: {rows_in} rows in, but {kept} kept + {dropped} dropped = {total}"
+        versions = {t.name: DeltaTable(self.table_uri(t.name)).version() for t in (*tables, schema.DECISIONS)}
         row = {
             "sequence": self.table("runs").num_rows,
             "stage": run.stage,
             "run_id": run.run_id,
             "recipe": canonical(run.recipe),
             "inputs": canonical(run.inputs),
-            "tables": canonical({t.name: self._delta(t).version() for t in (*tables, schema.DECISIONS)}),
+            "tables": canonical(versions),
             "rows_in": rows_in,
             "kept": kept,
             "dropped": canonical(dropped),
@@ -116,11 +128,11 @@ class Tables(Store):
         parts = self._put(schema.RUNS, pa.Table.from_pylist([row], schema.RUNS.schema), {})
         self._commit(delta, schema.RUNS, parts, run, mode="append")
 
-    def write_sources(self, sources: dict[str, str]) -> None:
+    def write_sources(self, folders: dict[str, str]) -> None:
         """Record where imported images lie, for readers of the store (whole or not at all)."""
         filesystem, path = fsspec.core.url_to_fs(self.path("sources.json"))
-        absolute = {name: _absolute(root) for name, root in sorted(sources.items())}
-        known = self.sources() if filesystem.exists(path) else {}
+        absolute = {name: _absolute(folder) for name, folder in sorted(folders.items())}
+        known = self.sources()
         if known | absolute != known:
             filesystem.makedirs(path.rpartition("/")[0], exist_ok=True)
             with filesystem.open(f"{path}.new", "wb") as file:
@@ -129,10 +141,21 @@ class Tables(Store):
 
     def written_by(self, table: Table, run_id: str) -> bool:
         """Whether the table's newest commit is this run's."""
-        uri = self.table_uri(table.name)
-        if not DeltaTable.is_deltatable(uri):
-            return False
-        return DeltaTable(uri).history(1)[0].get(RUN_ID) == run_id
+        delta = self._delta(table.name)
+        return delta is not None and delta.history(1)[0].get(RUN_ID) == run_id
+
+    def attempts(self, base: str) -> int:
+        """How often a run with this hash has finished: the first is called by the hash alone."""
+        ids = self.table("runs", columns=["run_id"])["run_id"].to_pylist()
+        return sum(run_id.partition("-")[0] == base for run_id in ids)
+
+    def is_intact(self, run: Run) -> bool:
+        """Whether the tables that a run replaced are still as it left them."""
+        for name, version in run.tables.items():
+            delta = self._delta(name)
+            if name != schema.DECISIONS.name and (delta is None or delta.version() != version):
+                return False
+        return True
 
     def _count(self, run: RunKey) -> tuple[int, dict[str, int]]:
         mine = (pa.compute.field("stage") == run.stage) & (pa.compute.field("run_id") == run.run_id)
@@ -148,29 +171,29 @@ class Tables(Store):
         kept = counts.pop((schema.KEEP, None), 0)
         return kept, {schema.Reason(reason).value: n for (_, reason), n in sorted(counts.items())}
 
-    def _delta(self, table: Table) -> DeltaTable | None:
-        uri = self.table_uri(table.name)
+    def _delta(self, name: str) -> DeltaTable | None:
+        uri = self.table_uri(name)
         return DeltaTable(uri) if DeltaTable.is_deltatable(uri) else None
 
     def _create(self, table: Table) -> DeltaTable:
         uri = self.table_uri(table.name)
         delta = DeltaTable.create(uri, table.schema, mode="ignore", partition_by=list(table.partition_by))
-        found = pa.schema(delta.schema().to_arrow()).names
-        if found != table.schema.names:
+        found = {field.name: field.type for field in pa.schema(delta.schema().to_arrow())}
+        if found != {field.name: field.type for field in table.schema}:
             raise ValueError(
-                f"{uri}: its columns are {found}, but version {table.version} of this table has {table.schema.names}; "
-                "it was written by another release of openlvd: use that one, or a new store"
+                f"{uri}: its columns are {list(found)}, but version {table.version} of this table has "
+                f"{table.schema.names}; it was written by another release of openlvd: use that one, or a new store"
             )
         return delta
 
     def _frame(self, spark: SparkSession, table: Table, delta: DeltaTable | None) -> DataFrame:
-        kinds = from_arrow_schema(table.schema)
-        files = delta.file_uris() if delta is not None else []
+        kinds, uri = from_arrow_schema(table.schema), self.table_uri(table.name)
+        files = [f"{uri}/{path}" for path in self.files(delta)] if delta is not None else []
         if not files:
             return spark.createDataFrame([], kinds)
         reader = spark.read.schema(kinds)
         if table.partition_by:
-            reader = reader.option("basePath", self.table_uri(table.name))
+            reader = reader.option("basePath", uri)
         return reader.parquet(*files)
 
     def _put(self, table: Table, rows: DataFrame | pa.Table, partition: dict[str, str]) -> list[dict[str, Any]]:

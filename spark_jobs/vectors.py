@@ -11,6 +11,8 @@ from pyspark.sql import DataFrame
 from curation.neighbours import knn
 from curation.store import Store
 
+SLICE = 1024  # queries a task searches at once; results do not depend on it
+
 
 @dataclass(frozen=True)
 class Vectors:

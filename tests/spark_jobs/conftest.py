@@ -63,7 +63,6 @@ def run_stages(spark) -> RunStages:
 
     def run(config: CurationConfig, until: str | None = None) -> list[Report]:
         store, reports = Tables(config.store), []
-        store.write_sources(config.sources.images | config.sources.collections)
         for stage in STAGES:
             reports.append(execute(stage, store, config, lambda: spark))
             if stage.name == until:

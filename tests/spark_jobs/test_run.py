@@ -1,6 +1,8 @@
 """The pipeline as a whole, on the pocket web: what it finds, what it repeats, and who can read it."""
 
 import json
+import shutil
+from pathlib import Path
 
 import polars
 import pyarrow.compute as pc
@@ -15,7 +17,9 @@ from curation.release.reader import ReleaseReader
 from curation.release.verify import verify
 from curation.schema import Reason
 from spark_jobs.run import STAGES, plan, status
-from spark_jobs.tables import Tables
+from spark_jobs.stage import execute
+from spark_jobs.tables import RunKey, Tables
+from tests.spark_jobs.equality import rows
 
 pytestmark = pytest.mark.spark
 
@@ -82,10 +86,11 @@ def test_a_second_run_does_nothing(finished, run_stages):
 
 
 def test_the_plan_says_what_a_changed_recipe_would_repeat(finished, pocket):
-    changed = pocket.config(finished.release.parent, "recipe.dedup.threshold=0.7")
+    before = finished.config.recipe.dedup.threshold
+    changed = pocket.config(finished.release.parent, "recipe.dedup.threshold=0.77")
     reasons = dict(plan(finished.store, changed))
     assert reasons["embed"] is None
-    assert reasons["dedup"] == "its recipe changed: threshold 0.6 -> 0.7"
+    assert reasons["dedup"] == f"its recipe changed: threshold {before} -> 0.77"
     assert reasons["cluster"] == "its input changed: dedup"
     fresh = dict(plan(Tables(str(finished.release.parent / "nowhere")), changed))
     assert set(fresh.values()) == {"it has not run"}
@@ -127,11 +132,58 @@ def test_the_release_verifies(finished):
     assert list(verify(str(finished.release))) == []
 
 
-def test_a_release_that_is_gone_is_written_again(finished, run_stages, tmp_path):
-    moved = tmp_path / "moved"
-    finished.release.rename(moved)
-    reports = run_stages(finished.config)
+def copy_of(finished, tmp_path):
+    """A store of its own with the same runs, that a test may change."""
+    out = tmp_path / "copy"
+    shutil.copytree(Path(finished.config.store).parent, out)
+    places = {"store": str(out / "store"), "release": str(out / "release")}
+    return finished.config.model_copy(update=places), Tables(places["store"])
+
+
+def test_a_release_that_is_gone_is_written_again_as_another_attempt(finished, run_stages, tmp_path):
+    config, store = copy_of(finished, tmp_path)
+    shutil.rmtree(config.release)
+    reports = run_stages(config)
     assert [report.stage for report in reports if report.seconds is not None] == ["publish"]
-    assert sorted(p.name for p in moved.iterdir()) == sorted(p.name for p in finished.release.iterdir())
-    for path in moved.iterdir():
-        assert path.read_bytes() == (finished.release / path.name).read_bytes(), path.name
+    first = finished.store.runs()["publish"].run_id
+    assert store.runs()["publish"].run_id == f"{first}-1"
+    for path in finished.release.iterdir():
+        if path.name != "manifest.json":  # it names the attempt
+            assert path.read_bytes() == (Path(config.release) / path.name).read_bytes(), path.name
+    assert list(verify(config.release)) == []
+
+
+def test_another_recipe_and_back_ends_in_the_same_tables(finished, pocket, run_stages, tmp_path):
+    config, store = copy_of(finished, tmp_path)
+    before = {name: rows(store, name) for name in ("edges", "components", "selection")}
+    other = config.model_copy(update={"recipe": pocket.config(tmp_path, "recipe.dedup.threshold=0.9").recipe})
+    run_stages(other, until="dedup")
+    assert rows(store, "edges") != before["edges"]
+    assert list(store.runs())[-1] == "dedup", "what rests on another deduplication is not current"
+    run_stages(config)
+    assert {name: rows(store, name) for name in before} == before
+    assert list(store.runs()) == list(schema.STAGES)
+    assert all(reason is None for _, reason in plan(store, config))
+
+
+def test_a_stage_refuses_tables_that_were_begun_again(finished, spark, tmp_path):
+    config, store = copy_of(finished, tmp_path)
+    half_done = RunKey("embed", "ffff", {}, {})
+    store.write(schema.COLLECTIONS, schema.COLLECTIONS.schema.empty_table(), half_done)
+    with pytest.raises(ValueError, match="embed was begun again there and not finished"):
+        execute(STAGES[5], store, config, lambda: spark)
+
+
+@pytest.mark.parametrize("place", ["a folder of photographs", "the store's folder", "a source"])
+def test_nothing_but_a_release_is_published_over(finished, tmp_path, place):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    (photos / "holiday.jpg").write_bytes(b"x")
+    release = {
+        "a folder of photographs": photos,
+        "the store's folder": Path(finished.config.store).parent,
+        "a source": Path(finished.config.sources.collections["heldout"]),
+    }[place]
+    with pytest.raises(ValueError, match="release="):
+        plan(finished.store, finished.config.model_copy(update={"release": str(release)}))
+    assert (photos / "holiday.jpg").exists()

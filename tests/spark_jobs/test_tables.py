@@ -14,7 +14,7 @@ pytestmark = pytest.mark.spark
 
 
 def key(run_id="r1", stage="screen"):
-    return RunKey(stage, run_id, {"min_side": 64}, {"index": "r0"})
+    return RunKey(stage, run_id, {"min_side": 64}, {"sources.images": "f0"})
 
 
 def clusters(spark, rows):
@@ -37,7 +37,7 @@ def test_a_commit_carries_its_lineage_and_is_read_back(spark, tmp_path):
     commit = DeltaTable(store.table_uri("clusters")).history(1)[0]
     assert commit[RUN_ID] == "r1"
     assert json.loads(commit["openlvd.recipe"]) == {"min_side": 64}
-    assert json.loads(commit["openlvd.inputs"]) == {"index": "r0"}
+    assert json.loads(commit["openlvd.inputs"]) == {"sources.images": "f0"}
     assert store.frame(spark, schema.CLUSTERS).count() == 2
 
 
@@ -110,6 +110,7 @@ def test_a_table_of_another_release_is_refused_with_a_remedy(tmp_path):
 def test_sources_are_remembered_by_absolute_path(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     store = Tables(str(tmp_path / "store"))
+    assert store.sources() == {}
     store.write_sources({"photos": "pictures"})
     store.write_sources({"more": "elsewhere"})
     assert set(store.sources()) == {"photos", "more"}
@@ -118,3 +119,40 @@ def test_sources_are_remembered_by_absolute_path(tmp_path, monkeypatch):
         store.shard_uri("photos:../../etc/passwd")
     with pytest.raises(ValueError, match="unknown source"):
         store.shard_uri("nowhere:a.jpg")
+
+
+def test_a_store_may_lie_in_a_folder_with_blanks_and_umlauts(spark, tmp_path):
+    store = Tables(str(tmp_path / "a b ü%20"))
+    store.write(schema.CLUSTERS, clusters(spark, [("pool", "a", 1, 0.5)]), key())
+    assert store.table("clusters").num_rows == store.frame(spark, schema.CLUSTERS).count() == 1
+
+
+@pytest.mark.parametrize("name", ["a#b", "a?b", "a[1]"])
+def test_a_store_whose_path_cannot_be_read_is_refused(tmp_path, name):
+    with pytest.raises(ValueError, match="name another"):
+        Tables(str(tmp_path / name))
+
+
+def test_a_run_made_again_has_a_new_attempt(spark, tmp_path):
+    store = Tables(str(tmp_path))
+    for run_id in ("aaaa", "bbbb", "aaaa-1"):
+        store.append_decisions(decisions(spark, None), key(run_id))
+        store.finish(key(run_id), 1, {}, ())
+    assert (store.attempts("aaaa"), store.attempts("bbbb"), store.attempts("cccc")) == (2, 1, 0)
+    assert store.last_runs()["screen"].run_id == "aaaa-1"
+
+
+def test_a_run_is_current_only_while_what_it_read_is(spark, tmp_path):
+    store = Tables(str(tmp_path))
+    for stage, run_id, inputs in (
+        ("index", "i1", {}),
+        ("screen", "s1", {"index": "i1"}),
+        ("embed", "e1", {"screen": "s1"}),
+        ("screen", "s2", {"index": "i1"}),
+    ):
+        run = RunKey(stage, run_id, {}, inputs)
+        store.append_decisions(decisions(spark, None), run)
+        store.finish(run, 1, {}, ())
+    assert {name: run.run_id for name, run in store.runs().items()} == {"index": "i1", "screen": "s2"}
+    assert list(store.last_runs()) == ["index", "screen", "embed"]
+    assert set(store.decisions()["run_id"].to_pylist()) == {"i1", "s2"}
