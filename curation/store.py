@@ -113,7 +113,7 @@ class Store:
     def decisions(self, stage: str | None = None) -> pa.Table:
         """Ledger rows of the current runs: of one stage, or of all."""
         current = {run.run_id for name, run in self.runs().items() if stage in (None, name)}
-        return self.table("decisions", filter=pc.field("run_id").isin(sorted(current)))
+        return self.table("decisions", filter=pc.field("run_id").isin(pa.array(sorted(current), pa.string())))
 
     def sources(self) -> dict[str, str]:
         """Where imported images lie: source name to folder, as the runs that read them recorded it."""

@@ -47,6 +47,8 @@ def list_files(root: str) -> list[SourceFile]:
     files = []
     for file in found:
         name = file[len(base) :].lstrip("/")
+        if not name.isprintable() and name != name.encode("utf-8", "replace").decode():
+            raise ValueError(f"{root}: the file name {name!a} is not UTF-8; rename it")
         if not any(part.startswith(".") for part in name.split("/")) and not filesystem.isdir(file):
             files.append(SourceFile(name, filesystem.unstrip_protocol(file), filesystem.size(file)))
     if not files:

@@ -73,7 +73,7 @@ class Tables(Store):
 
     def __init__(self, uri: str) -> None:
         super().__init__(uri)
-        strange = sorted(set(_absolute(self.uri)) & set("#?*[]{}"))
+        strange = sorted(set(_absolute(self.uri)) & set("#%?*[]{}"))
         if strange:
             raise ValueError(f"store={uri}: the path holds {' '.join(strange)}, which Spark cannot read; name another")
 

@@ -43,7 +43,13 @@ def train(settings: CopiesConfig) -> Path:
     optimiser = torch.optim.AdamW(network.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay)
     first = _resume(folder / CHECKPOINT, recipe, network, optimiser)
     steps = Steps(pools, recipe, first)
-    loader = DataLoader(steps, batch_size=None, num_workers=runtime.workers, pin_memory=device.type == "cuda")
+    loader = DataLoader(
+        steps,
+        batch_size=None,
+        num_workers=runtime.workers,
+        pin_memory=device.type == "cuda",
+        multiprocessing_context="forkserver" if runtime.workers else None,  # as in training.data.loader
+    )
     started = time.monotonic()
     for step, (views, contents) in enumerate(loader, start=first):
         for group in optimiser.param_groups:

@@ -88,6 +88,8 @@ def batches(release: Release, recipe: Recipe, start: int, workers: int, device: 
             num_workers=workers,
             worker_init_fn=_one_thread,
             pin_memory=device.type == "cuda",
+            # a fork of a process that has threads (Arrow's, a JVM's bridge) may inherit a lock that nobody frees
+            multiprocessing_context="forkserver" if workers else None,
         )
     )
 
