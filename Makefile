@@ -24,6 +24,6 @@ check: setup  ## lint, format and types
 bench: setup  ## every benchmark in turn; one JSON line at the end of each
 	@set -e; for name in $(benchmarks); do echo "== $$name"; $(python) -m tests.benchmarks.$$name; done
 
-clean:  ## remove runs and caches; .venv stays
-	rm -rf runs .pytest_cache .mypy_cache .ruff_cache .hypothesis .venv/bin/spark-distribution/work
+clean:  ## remove the demo's run and caches; .venv and other runs stay
+	rm -rf runs/demo .pytest_cache .mypy_cache .ruff_cache .hypothesis .venv/bin/spark-distribution/work
 	find . -path ./.venv -prune -o -name __pycache__ -type d -exec rm -rf {} +

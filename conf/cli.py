@@ -10,15 +10,16 @@ from collections.abc import Callable
 def entry_point(main: Callable[[], int | None]) -> None:
     """Run ``main`` and exit with its code; 2 and one sentence on stderr for bad input or a failing disk.
 
-    ``ValueError`` and ``OSError`` are how the packages report what a user can mend. Anything else is a defect
-    and keeps its traceback. Set ``OPENLVD_TRACEBACK=1`` to see the traceback of every error.
+    ``ValueError`` and ``OSError`` are how the packages report what a user can mend, ``ImportError`` how a library asks
+    for an optional one. Anything else is a defect and keeps its traceback. Set ``OPENLVD_TRACEBACK=1`` to see the
+    traceback of every error.
     """
     try:
         code = main() or 0
         sys.stdout.flush()
     except BrokenPipeError:  # whoever read the output, such as head, has stopped
         code = 141  # as a shell reports SIGPIPE
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:
         if os.environ.get("OPENLVD_TRACEBACK"):
             traceback.print_exc()
         print(f"error: {_sentence(error)}", file=sys.stderr)

@@ -37,12 +37,13 @@ def run(context: Context) -> Outcome:
 
     links = context.store.frame(context.spark, schema.LINKS)
     about_url = F.col("reason").isNull() | F.col("reason").isin(_OF_THE_URL)
+    evidence = F.concat_ws(" on ", "refused.detail", "refused.page_url")
     refused = F.struct("reason", "detail", "page_url")
     urls = (
         links.where(about_url)
         .groupBy("url")
         .agg(F.min(F.when(F.col("reason").isNotNull(), refused)).alias("refused"))
-        .select("url", "refused.reason", F.concat_ws(" on ", "refused.detail", "refused.page_url").alias("evidence"))
+        .select("url", "refused.reason", F.when(F.col("refused").isNotNull(), evidence).alias("evidence"))
     )
     rest = links.where(~about_url).select("url", "reason", F.col("detail").alias("evidence"))
     rows_in = links.where(about_url).select("url").distinct().count() + rest.count()

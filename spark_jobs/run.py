@@ -36,7 +36,14 @@ def run(config: CurationConfig, until: str | None = None) -> None:
 
 
 def plan(store: Tables, config: CurationConfig, until: str | None = None) -> list[tuple[str, str | None]]:
-    """Each stage with the reason why it would run now, or None where it is done. Starts neither Spark nor Java."""
+    """Each stage with the reason why it would run now, or None where it is done. Starts neither Spark nor Java.
+
+    Raises:
+        ValueError: no source is named, or one is missing or empty, or the release would overwrite something else.
+    """
+    sources = config.sources
+    if not (sources.pages or sources.urls or sources.images):
+        raise ValueError("no sources; pass sources.images.NAME=FOLDER, sources.pages=[FOLDER] or sources.urls=[FILE]")
     upstream: str | None = None
     reasons: list[tuple[str, str | None]] = []
     for stage in STAGES:
@@ -73,7 +80,7 @@ def main() -> int:
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--plan", action="store_true", help="say what would run and why, and run nothing")
     what.add_argument("--status", action="store_true", help="say what has run, and run nothing")
-    arguments = parser.parse_args(sys.argv[1:])
+    arguments = parser.parse_intermixed_args(sys.argv[1:])
     config = load(CurationConfig, arguments.recipe, arguments.overrides)
     if arguments.status:
         print(Report.HEADER)

