@@ -50,7 +50,7 @@ def run(context: Context) -> Outcome:
         if row["image_id"] != row["representative"]
     }
     for name, found in references.items():  # an evaluation copy is one whatever else it is
-        for row in _relative(context, name, pool, found, edges, similarities).to_pylist():
+        for row in _relative(context, name, node, found, edges, similarities).to_pylist():
             # without a direct edge the similarity is another image's, which the edges tell
             direct = (row["similarity"], recipe.reference_threshold) if row["via"] is None else (None, None)
             dropped[row["image_id"]] = (Reason.EVALUATION_COPY.value, row["reference"], *direct)
@@ -70,7 +70,7 @@ def run(context: Context) -> Outcome:
     sizes = components.group_by("component").aggregate([("image_id", "count")])["image_id_count"].to_pylist()
     histogram = {str(size): sizes.count(size) for size in sorted(set(sizes))}
     metrics = {"edges": len(edges), "component_sizes": histogram}
-    return Outcome(store.kept(spark, "embed").count(), rows, metrics)
+    return Outcome(len(embedded), rows, metrics)
 
 
 def _write_edges(context: Context, pool: vectors.Vectors, references: dict[str, vectors.Vectors]) -> None:
@@ -141,16 +141,17 @@ def _preference(context: Context, ids: np.ndarray) -> np.ndarray:
 def _relative(
     context: Context,
     name: str,
-    pool: vectors.Vectors,
+    pool_node: dict[str, int],
     references: vectors.Vectors,
     edges: np.ndarray,
     similarities: np.ndarray,
 ) -> pa.Table:
-    pool_node = {image_id: i for i, image_id in enumerate(pool.ids)}
     reference_node = {image_id: i for i, image_id in enumerate(references.ids)}
     direct, scores = _edges(context, name, pool_node, reference_node)
     scope = context.config.recipe.dedup.reference_scope
-    return duplicates.relative(pool.ids, edges, similarities, references.ids, direct, scores, scope)
+    return duplicates.relative(
+        np.array(list(pool_node), np.str_), edges, similarities, references.ids, direct, scores, scope
+    )
 
 
 STAGE = Stage(

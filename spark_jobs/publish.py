@@ -66,7 +66,7 @@ def run(context: Context) -> Outcome:
     decided = spark.createDataFrame(written.select(["image_id", "error"]))
     unreadable = F.when(F.col("error").isNotNull(), Reason.UNREADABLE.value)
     rows = ledger_rows(decided, image_id="image_id", reason=unreadable, evidence="error")
-    runs = _runs_below(context)
+    runs = {stage: run for stage, run in store.runs().items() if stage != context.run.stage}
     dropped = {Reason.UNREADABLE.value: len(written) - len(good)} if len(good) < len(written) else {}
     this = Run(
         "publish", context.run.run_id, context.run.recipe, context.run.inputs, {}, len(ids), len(good), dropped, {}
@@ -174,14 +174,6 @@ def _shards(index: pa.Table) -> list[Shard]:
         Shard(name=r["shard"], size_bytes=r["shard_bytes"], sha256=r["shard_sha256"], images=r["image_id_count"])
         for r in counted.sort_by("shard").to_pylist()
     ]
-
-
-def _runs_below(context: Context) -> dict[str, Run]:
-    """The runs this release rests on, in the order of the pipeline."""
-    runs, chain = context.store.runs(), ["retrieve"]
-    while upstream := [name for name in runs[chain[0]].inputs if name in runs]:
-        chain.insert(0, upstream[0])
-    return {name: runs[name] for name in chain}
 
 
 def _replace(filesystem: Any, new: str, place: str) -> None:
