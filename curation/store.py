@@ -11,6 +11,7 @@ import fsspec
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
+import pyarrow.fs
 
 from curation import schema
 
@@ -78,14 +79,18 @@ class Store:
         arrow = pa.schema(table.schema().to_arrow())
         if not files:
             return pa.table({f.name: pa.array([], f.type) for f in arrow}).select(columns or arrow.names)
-        # not table.to_pyarrow_dataset(): its file system calls back into Python from threads that may outlive it
-        filesystem, root = fsspec.core.url_to_fs(self.table_uri(name))
+        # Arrow's own file systems: one in Python is called back from threads that outlive the read, and a process that
+        # ends meanwhile aborts (so also with table.to_pyarrow_dataset())
+        local, root = fsspec.core.url_to_fs(self.table_uri(name))
+        filesystem = None
+        if local.protocol != ("file", "local"):
+            filesystem, root = pa.fs.FileSystem.from_uri(self.table_uri(name))
         partitions = pa.schema([arrow.field(column) for column in table.metadata().partition_columns])
         dataset = ds.dataset(
             [f"{root}/{path}" for path in files],
             schema=arrow,
             format="parquet",
-            filesystem=None if filesystem.protocol == ("file", "local") else filesystem,
+            filesystem=filesystem,
             partitioning=ds.partitioning(partitions, flavor="hive") if len(partitions) else None,
             partition_base_dir=root,
         )

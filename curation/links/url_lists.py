@@ -88,7 +88,7 @@ def _parquet(file: BinaryIO, name: str) -> Iterator[UrlRow | Broken]:
     wanted = [column for column in (url_column, alt_column) if column is not None]
     row = 0
     try:
-        for batch in table.iter_batches(columns=wanted):
+        for batch in table.iter_batches(columns=wanted, use_threads=False):
             urls = _values(batch.column(url_column))
             alts = _values(batch.column(alt_column)) if alt_column else itertools.repeat(None)
             for url, alt in zip(urls, alts, strict=False):

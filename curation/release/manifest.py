@@ -187,7 +187,8 @@ def parse_index(data: bytes) -> pa.Table:
         ValueError: it is not Parquet, has other columns than ``INDEX_SCHEMA``, or a null where none may be.
     """
     try:
-        index = pq.read_table(io.BytesIO(data))
+        # without threads: one that outlives the read and holds Python's bytes aborts the process as it ends
+        index = pq.ParquetFile(pa.BufferReader(data)).read(use_threads=False)
     except (pa.ArrowException, OSError) as error:
         raise ValueError(f"cannot be read: {error}") from error
     if index.schema.names != INDEX_SCHEMA.names or index.schema.types != INDEX_SCHEMA.types:
