@@ -49,6 +49,7 @@ class Reason(enum.StrEnum):
     OVER_CAP = "over_cap"
     TAKEN_DOWN = "taken_down"
     UNREADABLE = "unreadable"
+    FACE_REMAINS = "face_remains"
 
 
 KEEP, DROP = "keep", "drop"
@@ -121,6 +122,21 @@ SCREENED = Table(
         pca_hash=pa.string(),  # hex
         reason=pa.string(),  # why it does not decode or is refused; null for a good image
         detail=pa.string(),
+    ),
+)
+
+DETECTIONS = Table(
+    "detections",  # what the detectors found in the images; which ones ran is in the run's metrics
+    _schema(
+        image_id=pa.string(),
+        detector=pa.string(),  # its name in the recipe
+        label=pa.string(),  # face, nsfw, ...
+        score=pa.float32(),  # 0 to 1
+        x=pa.int32(),  # of the box, in pixels of the upright picture; null where the whole picture is meant
+        y=pa.int32(),
+        width=pa.int32(),
+        height=pa.int32(),
+        model=pa.string(),  # digest of the detector
     ),
 )
 
@@ -253,7 +269,7 @@ RUNS = Table(
 TABLES = {
     table.name: table
     for table in (
-        LINKS, FILES, IMAGES, SCREENED, SIGHTINGS, ROBOTS, FETCHES, DECISIONS, COLLECTIONS, EDGES, COMPONENTS,
-        CENTROIDS, CLUSTERS, RETRIEVALS, SELECTION, TAKEDOWNS, RUNS,
+        LINKS, FILES, IMAGES, SCREENED, DETECTIONS, SIGHTINGS, ROBOTS, FETCHES, DECISIONS, COLLECTIONS, EDGES,
+        COMPONENTS, CENTROIDS, CLUSTERS, RETRIEVALS, SELECTION, TAKEDOWNS, RUNS,
     )
 }  # fmt: skip

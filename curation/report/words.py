@@ -45,6 +45,7 @@ RULES = {
     "over_cap": "A query set asked for it, but its cap was reached.",
     "taken_down": "Its removal was requested.",
     "unreadable": "Its bytes could not be read back.",
+    "face_remains": "The detector finds a face even after blurring.",
 }
 
 # What the ledger's score is, where the reason has one.
