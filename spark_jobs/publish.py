@@ -18,6 +18,7 @@ from curation.images.ids import image_id
 from curation.release.manifest import INDEX_SCHEMA, MANIFEST, Shard, write_release_files
 from curation.release.plan import plan, shard_name
 from curation.release.reader import ReleaseReader
+from curation.release.safety import Safety
 from curation.release.shards import Sample, write_shard
 from curation.schema import Reason
 from curation.store import Run, Store
@@ -79,6 +80,7 @@ def run(context: Context) -> Outcome:
         {**runs, "publish": this},
         {stage: run.recipe for stage, run in {**runs, "publish": this}.items()},
         {name: embedded[name]["digest"] for name in sorted(embedded)},
+        Safety(),
         recipe.name,
     )
     _replace(filesystem, partial_release, release)
@@ -143,6 +145,7 @@ def _write_group(group: pa.Table, store_uri: str, release_uri: str) -> pa.Table:
             "shard": name,
             "source": about[sample[0]]["collection"],
             "cluster": about[sample[0]]["cluster"],
+            "blurred": 0,
             "shard_bytes": hashing.size_bytes,
             "shard_sha256": hashing.digest.hexdigest(),
         }
@@ -153,7 +156,7 @@ def _write_group(group: pa.Table, store_uri: str, release_uri: str) -> pa.Table:
 
 def _metadata(row: dict[str, Any]) -> dict[str, Any]:
     own = ("image_id", "urls", "pages", "paths", "rights", "cluster", "width", "height")
-    return {**{key: row[key] for key in own}, "set": row["collection"], "method": row["source"]}
+    return {**{key: row[key] for key in own}, "set": row["collection"], "method": row["source"], "blurred": []}
 
 
 class _Hashing:
@@ -224,7 +227,7 @@ def is_whole(config: CurationConfig, run_id: str) -> bool:
 
 STAGE = Stage(
     name="publish",
-    version=1,
+    version=2,
     after="retrieve",
     writes=lambda _: (),
     run=run,

@@ -44,6 +44,9 @@ configs:
 
 An image's presence in a crawl grants no rights to it.
 
+## People and unsafe content
+{safety}
+
 {questions}
 """
 
@@ -56,6 +59,7 @@ def card(
     root: str,
     funnel: Mapping[str, tuple[int, int, Mapping[str, int]]],
     sources: Sequence[Mapping[str, Any]],
+    safety: str,
 ) -> str:
     """The text of ``README.md``.
 
@@ -67,6 +71,7 @@ def card(
         root: Merkle root, hex.
         funnel: stage to (rows in, kept, dropped by reason).
         sources: dicts with values (the source) and counts, as Arrow counts them.
+        safety: what was looked for in the images, in sentences.
     """
     rows = [
         f"| {stage} | {rows_in} | {kept} | {', '.join(f'{r} {n}' for r, n in sorted(dropped.items())) or '-'} |"
@@ -80,6 +85,7 @@ def card(
         shards=num_shards,
         root=root,
         funnel="\n".join(rows),
+        safety=safety,
         sources="\n".join(f"| {_cell(source)} | {count} |" for count, source in by_source),
         questions="\n\n".join(
             f"## {heading}\n" + "\n".join(f"- {question} *{UNANSWERED}*" for question in questions)

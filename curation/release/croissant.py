@@ -48,12 +48,15 @@ _MEANING = {
     "size_bytes": "length of the encoded bytes",
     "sha256": "of the released bytes",
     "metadata_sha256": "of the JSON member that follows the image",
+    "blurred": "number of regions made unrecognisable; 0: the released bytes are those that were curated",
     "source": "set of query images that asked for it",
     "cluster": "cluster of the image within the curated pool",
 }
 
 
-def croissant(name: str, index_sha256: str, shards: Sequence[dict[str, Any]], index: pa.Schema) -> dict[str, Any]:
+def croissant(
+    name: str, index_sha256: str, shards: Sequence[dict[str, Any]], index: pa.Schema, safety: str
+) -> dict[str, Any]:
     """The JSON-LD document.
 
     Args:
@@ -61,6 +64,7 @@ def croissant(name: str, index_sha256: str, shards: Sequence[dict[str, Any]], in
         index_sha256: of ``index.parquet``.
         shards: dicts with name, size_bytes and sha256.
         index: schema of ``index.parquet``; each column becomes a field.
+        safety: what was looked for in the images, in sentences.
     """
     files = [_file("index.parquet", "application/vnd.apache.parquet", index_sha256)]
     files += [_file(s["name"], "application/x-tar", s["sha256"], s["size_bytes"]) for s in shards]
@@ -70,7 +74,7 @@ def croissant(name: str, index_sha256: str, shards: Sequence[dict[str, Any]], in
         "conformsTo": "http://mlcommons.org/croissant/1.0",
         "name": name,
         "description": "Images curated from web pages. Each shard is a WebDataset tar: <image_id>.<extension> with the "
-        "encoded image, then <image_id>.json with what is known of it.",
+        "encoded image, then <image_id>.json with what is known of it. " + safety,
         "distribution": files,
         "recordSet": [
             {

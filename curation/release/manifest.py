@@ -21,9 +21,10 @@ from curation.release import merkle
 from curation.release.canonical import canonical_json
 from curation.release.card import card
 from curation.release.croissant import croissant
+from curation.release.safety import Safety
 from curation.store import Run
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST, INDEX, CROISSANT, CARD = "manifest.json", "index.parquet", "croissant.json", "README.md"
 
 # One row an image, in release order. A row is also a leaf of the Merkle tree, so it holds the full digests.
@@ -36,6 +37,7 @@ INDEX_SCHEMA = pa.schema(
         pa.field("size_bytes", pa.int64(), nullable=False),
         pa.field("sha256", pa.string(), nullable=False),
         pa.field("metadata_sha256", pa.string(), nullable=False),
+        pa.field("blurred", pa.int32(), nullable=False),  # regions; 0: the bytes are those that were curated
         pa.field("source", pa.string()),
         pa.field("cluster", pa.int32()),
     ]
@@ -82,6 +84,7 @@ class Manifest(Section):
     runs: dict[str, Stage]
     recipe: dict[str, Any]
     models: dict[str, str]
+    safety: Safety
     digest: str = ""
 
     def computed_digest(self) -> str:
@@ -96,6 +99,7 @@ def write_release_files(
     runs: Mapping[str, Run],
     recipe: Mapping[str, Any],
     models: Mapping[str, str],
+    safety: Safety,
     name: str = "release",
 ) -> Manifest:
     """Write everything that stands beside the shards; the manifest comes last and marks the release as complete.
@@ -107,6 +111,7 @@ def write_release_files(
         runs: stage to the run this release rests on, in the order of the stages; publish itself included.
         recipe: the whole recipe as plain values.
         models: name of each model that took part to the hash of its weights.
+        safety: which detectors looked at the images, and what was blurred.
         name: what the data set is called.
 
     Raises:
@@ -128,8 +133,11 @@ def write_release_files(
     fs, folder = fsspec.url_to_fs(uri)
     fs.makedirs(folder, exist_ok=True)
     index_file = File(name=INDEX, **_put(fs, folder, INDEX, index_bytes(index)))
-    metadata = canonical_json(croissant(name, index_file.sha256, [s.model_dump() for s in shards], INDEX_SCHEMA))
-    text = card(name, len(index), image_bytes, len(shards), root, funnel, index["source"].value_counts().to_pylist())
+    sources = index["source"].value_counts().to_pylist()
+    statement = safety.statement()
+    text = card(name, len(index), image_bytes, len(shards), root, funnel, sources, statement)
+    tars = [shard.model_dump() for shard in shards]
+    metadata = canonical_json(croissant(name, index_file.sha256, tars, INDEX_SCHEMA, statement))
     manifest = Manifest(
         images=len(index),
         image_bytes=image_bytes,
@@ -144,6 +152,7 @@ def write_release_files(
         runs={stage: _stage(run) for stage, run in runs.items()},
         recipe=json.loads(canonical_json(dict(recipe))),  # tuples become lists, as they will when it is read back
         models=dict(models),
+        safety=safety,
     )
     manifest = manifest.model_copy(update={"digest": manifest.computed_digest()})
     _put(fs, folder, MANIFEST, manifest_bytes(manifest))
@@ -159,13 +168,15 @@ def parse_manifest(data: bytes) -> Manifest:
     """Read ``manifest.json``.
 
     Raises:
-        ValueError: it is not JSON, not of this format, or of a newer version.
+        ValueError: it is not JSON, not of this format, or of another version.
     """
     try:
         values = json.loads(data)
         version = values.get("format_version") if isinstance(values, dict) else None
         if isinstance(version, int) and version > FORMAT_VERSION:
             raise ValueError(f"format version {version} is newer than {FORMAT_VERSION}; use a newer openlvd")
+        if isinstance(version, int) and version < FORMAT_VERSION:
+            raise ValueError(f"format version {version} does not say what was blurred; publish again for the current")
         return Manifest.model_validate(values)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]

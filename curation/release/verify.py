@@ -103,8 +103,18 @@ def _check_index(manifest: Manifest, index: pa.Table) -> Iterator[Problem]:
     known = {shard.name for shard in manifest.shards}
     for name in sorted({shard for shard, _ in places} - known):
         yield Problem("index", "named in the index but not in the manifest", name)
+    yield from _check_blurred(manifest, [regions for regions in index["blurred"].to_pylist() if regions])
     if merkle.root(leaves(index)).hex() != manifest.merkle_root:
         yield Problem("merkle", f"the Merkle root of {INDEX} is not the manifest's")
+
+
+def _check_blurred(manifest: Manifest, regions: Sequence[int]) -> Iterator[Problem]:
+    """``regions``: how many each blurred image of the index has."""
+    stated = manifest.safety.blurred
+    counted, said = (len(regions), sum(regions)), (stated.images, stated.regions) if stated else (0, 0)
+    if min(regions, default=0) < 0 or counted != said:
+        places = f"{counted[1]} blurred regions in {counted[0]} images"
+        yield Problem("index", f"{INDEX} has {places}; the manifest says {said[1]} in {said[0]}")
 
 
 def _by_shard(index: pa.Table) -> dict[str, list[dict[str, Any]]]:
@@ -158,8 +168,12 @@ def _check_sample(row: Mapping[str, Any] | None, image: Entry | None, text: Entr
         )
     sha256 = hashlib.sha256(image.data).hexdigest()
     image_id = image.name.partition(".")[0]
-    if sha256[:32] != image_id or row["image_id"] != image_id:
+    if row["image_id"] != image_id:
+        return image.name, f"the index names it {row['image_id']}"
+    if not row["blurred"] and sha256[:32] != image_id:
         return image.name, f"its bytes hash to {sha256[:32]}, which is not its id"
+    if row["blurred"] and sha256[:32] == image_id:
+        return image.name, "is marked as blurred, but its bytes are those that were curated"
     if sha256 != row["sha256"]:
         return image.name, "its SHA-256 is not the index's"
     if trouble := _undecodable(image.data):
@@ -169,10 +183,14 @@ def _check_sample(row: Mapping[str, Any] | None, image: Entry | None, text: Entr
     if hashlib.sha256(text.data).hexdigest() != row["metadata_sha256"]:
         return text.name, "its SHA-256 is not the index's"
     try:
-        if canonical_json(json.loads(text.data)) != text.data:
+        metadata = json.loads(text.data)
+        if canonical_json(metadata) != text.data:
             return text.name, "is not canonical JSON"
     except (ValueError, RecursionError) as error:
         return text.name, f"is not JSON: {error}"
+    regions = metadata.get("blurred") if isinstance(metadata, dict) else None
+    if not isinstance(regions, list) or len(regions) != row["blurred"]:
+        return text.name, f"does not list the {row['blurred']} blurred regions that the index counts"
     return None
 
 

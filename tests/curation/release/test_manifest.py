@@ -8,7 +8,7 @@ import pytest
 from curation.release.manifest import CROISSANT, Shard, leaves, parse_manifest, write_release_files
 from curation.release.merkle import inclusion_proof, verify_inclusion
 from curation.release.reader import ReleaseReader
-from tests.curation.release.build import PICTURES, RUNS, build
+from tests.curation.release.build import PICTURES, RUNS, SAFETY, build, metadata
 
 
 def test_two_builds_from_differently_ordered_inputs_are_byte_identical(tmp_path):
@@ -41,7 +41,7 @@ def test_the_reader_gives_back_every_image(tmp_path):
     assert {image.image_id: image.data for image in reader} == PICTURES
     assert [image.image_id for image in reader] == reader.index["image_id"].to_pylist()
     some = list(PICTURES)[3]
-    assert reader.read(some) == (some, "png", PICTURES[some], {"url": f"http://garden.test/{some}"})
+    assert reader.read(some) == (some, "png", PICTURES[some], metadata(some))
     with pytest.raises(ValueError, match="no image"):
         reader.read("0" * 32)
 
@@ -97,4 +97,4 @@ def test_an_index_that_is_not_what_was_written_is_refused(tmp_path):
     reader = ReleaseReader(str(tmp_path / "release"))
     wrong = [Shard(**(shard.model_dump() | {"images": 1})) for shard in reader.manifest.shards]
     with pytest.raises(ValueError, match="publish again"):
-        write_release_files(str(tmp_path / "release"), pa.table(reader.index), wrong, RUNS, {}, {})
+        write_release_files(str(tmp_path / "release"), pa.table(reader.index), wrong, RUNS, {}, {}, SAFETY)

@@ -11,11 +11,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from curation.release import merkle
 from curation.release.canonical import canonical_json
-from curation.release.manifest import index_bytes, parse_manifest
+from curation.release.manifest import index_bytes, leaves, parse_manifest
 from curation.release.reader import ReleaseReader
 from curation.release.verify import verify
-from tests.curation.release.build import PICTURES, build, picture
+from tests.curation.release import build as build_module
+from tests.curation.release.build import PICTURES, REGIONS, build, identifier, picture
 
 
 @pytest.fixture(scope="module")
@@ -204,10 +206,73 @@ def test_bytes_under_another_id(tmp_path):
     assert "not its id" in problem.message
 
 
-def test_a_newer_format_is_not_called_sound(release):
-    values = json.loads((release / "manifest.json").read_bytes()) | {"format_version": 99}
-    with pytest.raises(ValueError, match="newer"):
+@pytest.mark.parametrize(("version", "remedy"), [(99, "use a newer openlvd"), (1, "publish again")])
+def test_another_format_is_not_called_sound(release, version, remedy):
+    values = json.loads((release / "manifest.json").read_bytes()) | {"format_version": version}
+    with pytest.raises(ValueError, match=remedy):
         parse_manifest(json.dumps(values).encode())
+
+
+def republish(folder, image_id=None, **replaced):
+    """Build a release in which one image is another, as somebody would who can write every file of it."""
+    pictures = PICTURES | ({image_id: replaced.pop("data")} if image_id else {})
+    build(folder, pictures, **replaced)
+    return list(verify(str(folder)))
+
+
+BLURRED = next(iter(REGIONS))
+CURATED = next(data for data in map(picture, range(24)) if identifier(data) == BLURRED)
+
+
+def test_a_blurred_image_put_back_as_it_was_curated(tmp_path):
+    (problem,) = republish(tmp_path / "r", BLURRED, data=CURATED)
+    assert (problem.check, problem.member) == ("image", f"{BLURRED}.png")
+    assert "marked as blurred" in problem.message
+
+
+def test_other_bytes_under_the_id_of_a_blurred_image(release):
+    row = next(r for r in rows(release) if r["image_id"] == BLURRED)
+    shard = release / row["shard"]
+    data = bytearray(shard.read_bytes())
+    data[row["offset_bytes"] : row["offset_bytes"] + row["size_bytes"]] = picture(99)[: row["size_bytes"]].ljust(
+        row["size_bytes"], b"\0"
+    )
+    shard.write_bytes(data)
+    restate(release)
+    (problem,) = verify(str(release))
+    assert problem.member == row["member"]
+    assert "SHA-256 is not the index's" in problem.message
+
+
+def test_a_changed_image_cannot_be_passed_off_as_an_unblurred_one(release):
+    table = pq.read_table(release / "index.parquet")
+    denied = [row | {"blurred": 0} for row in table.to_pylist()]
+    index = table.from_pylist(denied, schema=table.schema)
+    (release / "index.parquet").write_bytes(index_bytes(index))
+    safety = json.loads((release / "manifest.json").read_bytes())["safety"] | {"blurred": None}
+    restate(release, safety=safety, merkle_root=merkle.root(leaves(index)).hex())
+    changed = [row for row in table.to_pylist() if row["blurred"]]
+    problems = list(verify(str(release)))
+    assert len({row["shard"] for row in changed}) == len(changed), "one problem is named a shard"
+    assert {p.member for p in problems} == {row["member"] for row in changed}
+    assert all("not its id" in p.message for p in problems)
+
+
+@pytest.mark.parametrize("blurred", [None, {"labels": ["face"], "images": 2, "regions": 2}])
+def test_a_manifest_that_counts_other_blurred_regions(release, blurred):
+    restate(release, safety=json.loads((release / "manifest.json").read_bytes())["safety"] | {"blurred": blurred})
+    problem = first(release)
+    assert problem.check == "index"
+    assert "3 blurred regions in 2 images" in problem.message
+
+
+@pytest.mark.parametrize("boxes", [[], [[0, 0, 9, 4]] * 3, "12", None])
+def test_metadata_that_lists_other_blurred_regions(tmp_path, monkeypatch, boxes):
+    image_id = list(REGIONS)[1]
+    monkeypatch.setattr(build_module, "metadata", lambda i: {"blurred": boxes if i == image_id else REGIONS.get(i, [])})
+    (problem,) = republish(tmp_path / "r")
+    assert problem.member == f"{image_id}.json"
+    assert "2 blurred regions" in problem.message
 
 
 def command(*arguments):
