@@ -1,6 +1,8 @@
 """A store as a reader sees it: Delta tables without Spark or Java, image bytes, and which runs are current."""
 
+import errno
 import json
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,11 +14,42 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.fs
+from fsspec.implementations.local import LocalFileSystem
 
 from curation import schema
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable
+
+
+_OPEN_SHARDS = 8  # readers that go through a few shards by turns must not open one anew for every image
+
+
+def locate(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
+    """The file system of a path or URI, and the path in it; ``::``, ``#``, ``%`` and ``*`` are part of a file's name.
+
+    ``fsspec.open`` and ``url_to_fs`` take ``a::b.jpg`` for a chain of two file systems.
+
+    Raises:
+        ValueError: no file system is known for the URI's scheme.
+        ImportError: the package that reads it is not installed.
+    """
+    scheme, separator, _ = uri.partition("://")
+    if not separator or "/" in scheme or scheme in ("file", "local"):
+        return LocalFileSystem(), LocalFileSystem._strip_protocol(uri)
+    kind = fsspec.get_filesystem_class(scheme)
+    return fsspec.filesystem(scheme, **kind._get_kwargs_from_urls(uri)), kind._strip_protocol(uri)
+
+
+def open_uri(uri: str) -> BinaryIO:
+    """Open the one file that a path or URI names, to read its bytes.
+
+    Raises:
+        OSError: it cannot be opened.
+    """
+    filesystem, path = locate(uri)
+    file: BinaryIO = filesystem.open(path, "rb")
+    return file
 
 
 @dataclass(frozen=True)
@@ -81,7 +114,7 @@ class Store:
             return pa.table({f.name: pa.array([], f.type) for f in arrow}).select(columns or arrow.names)
         # Arrow's own file systems: one in Python is called back from threads that outlive the read, and a process that
         # ends meanwhile aborts (so also with table.to_pyarrow_dataset())
-        local, root = fsspec.core.url_to_fs(self.table_uri(name))
+        local, root = locate(self.table_uri(name))
         filesystem = None
         if local.protocol != ("file", "local"):
             filesystem, root = pa.fs.FileSystem.from_uri(self.table_uri(name))
@@ -122,7 +155,7 @@ class Store:
 
     def sources(self) -> dict[str, str]:
         """Where imported images lie: source name to folder, as the runs that read them recorded it."""
-        filesystem, path = fsspec.core.url_to_fs(self.path("sources.json"))
+        filesystem, path = locate(self.path("sources.json"))
         if not filesystem.exists(path):
             return {}
         with filesystem.open(path, "rb") as file:
@@ -138,7 +171,8 @@ class Store:
 
     def _resolve(self, shard: str, sources: dict[str, str]) -> str:
         root, _, relative = shard.partition(":")
-        if ".." in PurePosixPath(relative).parts or relative.startswith("/"):
+        inside = relative and not relative.startswith("/") and ".." not in PurePosixPath(relative).parts
+        if not inside or (root == "store" and not relative.startswith("shards/")):
             raise ValueError(f"shard {shard!r} points outside its root; the images table is damaged")
         if root == "store":
             return self.path(relative)
@@ -148,18 +182,26 @@ class Store:
 
     @contextmanager
     def shard_reader(self) -> Iterator[Callable[[str, int, int], bytes]]:
-        """Read many images: ``read(shard, offset_bytes, size_bytes)``, fastest in shard order (one open a shard)."""
+        """Read many images: ``read(shard, offset_bytes, size_bytes)``, fastest in shard order; a size of -1 is all.
+
+        ``read`` raises ``ValueError`` for a name that leaves its root, and ``OSError`` for a shard that is not there
+        any more or has become too short.
+        """
         sources = self.sources()
-        opened: dict[str, BinaryIO] = {}
+        opened: OrderedDict[str, BinaryIO] = OrderedDict()  # the one used last is the last
 
         def read(shard: str, offset_bytes: int, size_bytes: int) -> bytes:
             if shard not in opened:
-                for file in opened.values():
-                    file.close()
-                opened.clear()
-                opened[shard] = fsspec.open(self._resolve(shard, sources), "rb").open()
+                while len(opened) >= _OPEN_SHARDS:
+                    opened.popitem(last=False)[1].close()
+                opened[shard] = _open_shard(shard, self._resolve(shard, sources))
+            opened.move_to_end(shard)
             opened[shard].seek(offset_bytes)
-            return bytes(opened[shard].read(size_bytes))
+            data = bytes(opened[shard].read(size_bytes))
+            if len(data) < size_bytes:
+                short = f"has no {size_bytes} bytes at {offset_bytes} any more; restore it, or index it again"
+                raise OSError(errno.EIO, short, shard)
+            return data
 
         try:
             yield read
@@ -171,6 +213,14 @@ class Store:
         """The encoded bytes of one image: a single ranged read."""
         with self.shard_reader() as read:
             return read(shard, offset_bytes, size_bytes)
+
+
+def _open_shard(shard: str, uri: str) -> BinaryIO:
+    try:
+        return open_uri(uri)
+    except FileNotFoundError as error:
+        gone = "is not there any more; put it back, or index what is there now"
+        raise FileNotFoundError(errno.ENOENT, gone, shard) from error
 
 
 def _run(row: dict[str, Any]) -> Run:

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 from deltalake import CommitProperties, DeltaTable, Transaction
@@ -24,7 +23,7 @@ from pyspark.sql.pandas.types import from_arrow_schema
 from curation import schema
 from curation.release.canonical import canonical_json
 from curation.schema import Table
-from curation.store import Run, Store
+from curation.store import Run, Store, locate
 
 RUN_ID = "openlvd.run_id"
 _WRITTEN = pa.schema([("path", pa.string()), ("size", pa.int64()), ("rows", pa.int64())])
@@ -130,7 +129,7 @@ class Tables(Store):
 
     def write_sources(self, folders: dict[str, str]) -> None:
         """Record where imported images lie, for readers of the store (whole or not at all)."""
-        filesystem, path = fsspec.core.url_to_fs(self.path("sources.json"))
+        filesystem, path = locate(self.path("sources.json"))
         absolute = {name: _absolute(folder) for name, folder in sorted(folders.items())}
         known = self.sources()
         if known | absolute != known:
@@ -231,7 +230,7 @@ class Tables(Store):
 
 
 def _absolute(root: str) -> str:
-    filesystem, path = fsspec.core.url_to_fs(root)
+    filesystem, path = locate(root)
     return str(filesystem.unstrip_protocol(path))
 
 
@@ -240,7 +239,7 @@ def _put_batches(
 ) -> Iterator[pa.RecordBatch]:
     """Write batches into one Parquet file of a name nobody else uses; no rows, no file."""
     path = f"{prefix}part-{uuid.uuid4().hex}.parquet"
-    filesystem, root = fsspec.core.url_to_fs(folder)
+    filesystem, root = locate(folder)
     filesystem.makedirs(f"{root}/{prefix}".rstrip("/"), exist_ok=True)
     rows = 0
     writer = sink = None
