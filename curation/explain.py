@@ -17,6 +17,7 @@ from curation.schema import DROP, STAGES, Reason
 from curation.store import Store
 
 _OF_THE_IMAGE = STAGES[STAGES.index("screen") :]  # before it, a stage decides on a URL or a file
+_OF_THE_DECISION = ("reason", "detail", "score", "threshold")  # columns of `screened` that the ledger shows
 _PREFIX = re.compile(r"[0-9a-f]{8,32}")
 _SHOWN = 5
 
@@ -150,7 +151,7 @@ def _image(store: Store, image_id: str, url: str | None) -> Explanation:
         image_id=image_id,
         url=url,
         outcome=_outcome([row for row in decisions if row["stage"] in _OF_THE_IMAGE], "image"),
-        image={key: value for row in image for key, value in row.items() if key not in ("reason", "detail")},
+        image={key: value for row in image for key, value in row.items() if key not in _OF_THE_DECISION},
         collections=_rows(store, "collections", mine),
         sightings=_with_places(store, sightings),
         decisions=decisions,

@@ -39,7 +39,10 @@ class Reason(enum.StrEnum):
     UNSUPPORTED_FORMAT = "unsupported_format"
     TRUNCATED = "truncated"
     TOO_MANY_PIXELS = "too_many_pixels"
+    ANIMATED = "animated"
     TOO_SMALL = "too_small"
+    BAD_ASPECT = "bad_aspect"
+    BLANK = "blank"
     PCA_HASH_DUPLICATE = "pca_hash_duplicate"
     # embed, dedup, retrieve, publish
     EMBEDDING_FAILED = "embedding_failed"
@@ -113,16 +116,21 @@ IMAGES = Table(
 )
 
 SCREENED = Table(
-    "screened",  # what decoding showed of every image
+    "screened",  # what decoding showed of every image, refused or not, so that other limits need no decoding
     _schema(
         image_id=pa.string(),
         format=pa.string(),  # as decoded: JPEG, PNG, ...
-        width=pa.int32(),
+        width=pa.int32(),  # of the upright picture; as declared where it was not decoded
         height=pa.int32(),
-        pca_hash=pa.string(),  # hex
+        num_frames=pa.int64(),  # of an animation; pages of a TIFF
+        entropy=pa.float64(),  # of the thumbnail's luma, in bits
+        pca_hash=pa.string(),  # hex; null for a flat picture
         reason=pa.string(),  # why it does not decode or is refused; null for a good image
         detail=pa.string(),
+        score=pa.float64(),  # what the refusing rule measured
+        threshold=pa.float64(),
     ),
+    version=2,
 )
 
 DETECTIONS = Table(

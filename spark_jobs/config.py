@@ -10,6 +10,7 @@ from pydantic import Field, field_validator, model_validator
 from conf import Section
 from curation.descriptors.base import EmbedderSpec
 from curation.fetch.options import FetchOptions, FetchPolicy
+from curation.images.quality import QualityRules
 from curation.schema import POOL
 
 
@@ -44,11 +45,9 @@ class Index(Section):
     """Content-addressed indexing has nothing to choose."""
 
 
-class Screen(Section):
+class Screen(QualityRules):
     """Which images are fit for use."""
 
-    max_pixels: int = Field(100_000_000, gt=0)  # refused before decoding
-    min_side: int = Field(gt=0)
     pca_hash_sample: int = Field(10_000, gt=0)  # images, taken in hash order, that its projection is fitted on
 
 

@@ -14,11 +14,10 @@ from pyspark.sql.pandas.types import from_arrow_schema
 
 from curation import schema
 from curation.images import pca_hash
-from curation.images.decode import DecodeError, decode
 from curation.images.pca_hash import PcaHash
+from curation.images.screening import screen, screened_rows
 from curation.schema import Reason
 from curation.store import Store
-from spark_jobs.config import Screen
 from spark_jobs.ledger import ledger_rows
 from spark_jobs.stage import Context, Stage, main
 from spark_jobs.tables import Outcome
@@ -37,7 +36,8 @@ def run(context: Context) -> Outcome:
     def look(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         with Store(uri).shard_reader() as read:
             for batch in batches:
-                rows = [_screen(row, read(*_place(row)), recipe, hasher) for row in batch.to_pylist()]
+                encoded = ((row["image_id"], read(*_place(row))) for row in batch.to_pylist())
+                rows = screened_rows(encoded, recipe, hasher)
                 yield pa.RecordBatch.from_pylist(rows, schema=schema.SCREENED.schema)
 
     spread = images.repartition(context.config.runtime.partitions, "image_id")
@@ -52,8 +52,8 @@ def run(context: Context) -> Outcome:
         decided,
         image_id="image_id",
         reason=F.when(is_copy, Reason.PCA_HASH_DUPLICATE.value).otherwise(F.col("reason")),
-        score=F.when(is_copy, F.col("distance")),
-        threshold=F.when(is_copy, F.lit(pca_hash.MAX_DISTANCE)),
+        score=F.when(is_copy, F.col("distance")).otherwise(F.col("score")),
+        threshold=F.when(is_copy, F.lit(pca_hash.MAX_DISTANCE)).otherwise(F.col("threshold")),
         evidence=F.when(is_copy, F.col("kept_id")).otherwise(F.col("detail")),
         model=F.when(is_copy, F.lit(hasher.digest)),
     )
@@ -62,12 +62,12 @@ def run(context: Context) -> Outcome:
 
 def _verified_copies(context: Context, screened: DataFrame) -> DataFrame:
     """(image_id, kept_id, distance) of images with another's hash and, looked at again, its picture too."""
-    uri, max_pixels = context.store.uri, context.config.recipe.screen.max_pixels
+    uri, recipe = context.store.uri, context.config.recipe.screen
 
     def verify(group: pa.Table) -> pa.Table:
         rows = group.sort_by([("order", "ascending")]).to_pylist()
         with Store(uri).shard_reader() as read:
-            pictures = [pca_hash.thumbnail(decode(read(*_place(row)), max_pixels).image) for row in rows]
+            pictures = [screen(read(*_place(row)), recipe).thumbnail for row in rows]
         ids = [row["image_id"] for row in rows]
         found = [
             {"image_id": ids[copy], "kept_id": ids[kept], "distance": distance}
@@ -80,26 +80,13 @@ def _verified_copies(context: Context, screened: DataFrame) -> DataFrame:
     bytes_per_pixel = F.col("size_bytes") / (F.col("width").cast("double") * F.col("height"))
     alike = Window.partitionBy("pca_hash")
     ordered = alike.orderBy(short_side.desc(), bytes_per_pixel.desc(), "image_id")
-    hashed = screened.where(F.col("pca_hash").isNotNull()).withColumn("order", F.row_number().over(ordered))
+    hashed = screened.where("reason is null and pca_hash is not null").withColumn("order", F.row_number().over(ordered))
     several = hashed.withColumn("alike", F.count("image_id").over(alike)).where("alike > 1")
     return several.groupBy("pca_hash").applyInArrow(verify, from_arrow_schema(_COPIES))
 
 
 def _place(row: dict[str, Any]) -> tuple[str, int, int]:
     return row["shard"], row["offset_bytes"], row["size_bytes"]
-
-
-def _screen(row: dict[str, Any], data: bytes, recipe: Screen, hasher: PcaHash) -> dict[str, Any]:
-    facts: dict[str, Any] = {"image_id": row["image_id"]}
-    try:
-        decoded = decode(data, recipe.max_pixels)
-    except DecodeError as error:
-        return {**facts, "reason": error.reason.value, "detail": str(error)}
-    facts |= {"format": decoded.format, "width": decoded.width, "height": decoded.height}
-    if min(decoded.width, decoded.height) < recipe.min_side:
-        sides = f"{decoded.width} x {decoded.height}, the shorter side under {recipe.min_side}"
-        return {**facts, "reason": Reason.TOO_SMALL.value, "detail": sides}
-    return {**facts, "pca_hash": hasher.hashes(pca_hash.thumbnail(decoded.image)[None])[0]}
 
 
 def _fitted(context: Context, images: DataFrame) -> PcaHash:
@@ -110,12 +97,9 @@ def _fitted(context: Context, images: DataFrame) -> PcaHash:
             for batch in batches:
                 found = []
                 for row in batch.to_pylist():
-                    try:
-                        image = decode(read(*_place(row)), recipe.max_pixels).image
-                    except DecodeError:
-                        continue
-                    if min(image.size) >= recipe.min_side:
-                        found.append({"thumbnail": pca_hash.thumbnail(image).tobytes()})
+                    screened = screen(read(*_place(row)), recipe)
+                    if screened.refusal is None and screened.thumbnail is not None:
+                        found.append({"thumbnail": screened.thumbnail.tobytes()})
                 yield pa.RecordBatch.from_pylist(found, schema=_THUMBNAIL)
 
     sample = images.orderBy("image_id").limit(recipe.pca_hash_sample)
@@ -128,7 +112,7 @@ def _fitted(context: Context, images: DataFrame) -> PcaHash:
 
 STAGE = Stage(
     name="screen",
-    version=1,
+    version=2,
     after="index",
     writes=lambda _: (schema.SCREENED,),
     run=run,

@@ -9,6 +9,7 @@ from typing import cast
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from curation.images.frames import num_frames
 from curation.schema import Reason
 
 # What the decoder may be asked to parse; everything else never reaches it.
@@ -32,28 +33,45 @@ _OTHER_MAGIC = (  # image formats that are recognised in order to be refused by 
 
 
 @dataclass(frozen=True)
-class Decoded:
-    """A decoded picture.
+class Header:
+    """What a file says of its picture.
 
     Attributes:
-        image: RGB, upright, first frame; smaller than declared where a draft was asked for.
-        format: one of ``FORMATS``.
-        width: declared width in pixels of the upright picture.
-        height: declared height in pixels of the upright picture.
+        format: one of ``FORMATS``: that of the bytes, whatever the file's name says.
+        width: in pixels, of the upright picture where it was decoded.
+        height: in pixels, likewise.
+        num_frames: pictures in the file: frames of an animation, pages of a TIFF.
     """
 
-    image: Image.Image
     format: str
     width: int
     height: int
+    num_frames: int
+
+
+@dataclass(frozen=True)
+class Decoded(Header):
+    """A decoded picture.
+
+    Attributes:
+        image: RGB, upright, first frame; smaller than ``width`` x ``height`` where a draft was asked for.
+    """
+
+    image: Image.Image
 
 
 class DecodeError(ValueError):
-    """The bytes give no picture; ``reason`` says why in the ledger's terms."""
+    """The bytes give no picture.
 
-    def __init__(self, reason: Reason, message: str) -> None:
+    Attributes:
+        reason: why, in the ledger's terms.
+        header: what the file declares, where its header could be read.
+    """
+
+    def __init__(self, reason: Reason, message: str, header: Header | None = None) -> None:
         super().__init__(message)
         self.reason = reason
+        self.header = header
 
 
 def decode(data: bytes, max_pixels: int, draft_side: int | None = None) -> Decoded:
@@ -74,12 +92,14 @@ def decode(data: bytes, max_pixels: int, draft_side: int | None = None) -> Decod
     with warnings.catch_warnings(), _pillow_limit_lifted:
         warnings.simplefilter("ignore")  # Pillow warns of odd metadata; the pixels decide
         image = _open(data)
+        header = None
         try:
-            return _load(image, max_pixels, draft_side)
+            header = _header(image, data)
+            return _load(image, header, max_pixels, draft_side)
         except DecodeError:
             raise
         except Exception as error:  # decoders of hostile bytes raise nearly anything
-            raise DecodeError(Reason.TRUNCATED, f"{image.format}: {_sentence(error)}") from error
+            raise DecodeError(Reason.TRUNCATED, f"{image.format}: {_sentence(error)}", header) from error
 
 
 class _PillowLimitLifted:
@@ -119,21 +139,27 @@ def _open(data: bytes) -> Image.Image:
         raise DecodeError(_why_unreadable(data), f"no decoder reads it: {_sentence(error)}") from error
 
 
-def _load(image: Image.Image, max_pixels: int, draft_side: int | None) -> Decoded:
-    format_ = "JPEG" if image.format == "MPO" else cast(str, image.format)  # MPO: a JPEG with more behind it
+def _header(image: Image.Image, data: bytes) -> Header:
     width, height = image.size
+    format_ = "JPEG" if image.format == "MPO" else cast(str, image.format)  # MPO: a JPEG with more behind it
+    return Header(format_, width, height, num_frames(image, data))
+
+
+def _load(image: Image.Image, header: Header, max_pixels: int, draft_side: int | None) -> Decoded:
+    width, height = header.width, header.height
     if width * height > max_pixels:
-        raise DecodeError(Reason.TOO_MANY_PIXELS, f"declares {width} x {height} pixels, more than {max_pixels}")
+        message = f"declares {width} x {height} pixels, more than {max_pixels}"
+        raise DecodeError(Reason.TOO_MANY_PIXELS, message, header)
     if draft_side is not None:
         image.draft(None, (draft_side, draft_side))
     image.load()
     orientation = _orientation(image)
-    image = _rgb(image)
+    image = _rgb(image, header)
     if orientation in _UPRIGHT:
         image = image.transpose(_UPRIGHT[orientation])
     if orientation >= 5:
         width, height = height, width
-    return Decoded(image, format_, width, height)
+    return Decoded(header.format, width, height, header.num_frames, image)
 
 
 def _orientation(image: Image.Image) -> int:
@@ -145,7 +171,7 @@ def _orientation(image: Image.Image) -> int:
     return value if value in range(1, 9) else 1
 
 
-def _rgb(image: Image.Image) -> Image.Image:
+def _rgb(image: Image.Image, header: Header) -> Image.Image:
     if image.mode.startswith("I;16"):
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     elif image.mode in ("I", "F"):
@@ -157,7 +183,8 @@ def _rgb(image: Image.Image) -> Image.Image:
     try:
         return image if image.mode == "RGB" else image.convert("RGB")
     except ValueError as error:
-        raise DecodeError(Reason.UNSUPPORTED_FORMAT, f"colour mode {image.mode} does not convert to RGB") from error
+        message = f"colour mode {image.mode} does not convert to RGB"
+        raise DecodeError(Reason.UNSUPPORTED_FORMAT, message, header) from error
 
 
 def _stretched(values: np.ndarray) -> np.ndarray:
