@@ -3,6 +3,7 @@
 import argparse
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -12,13 +13,15 @@ import pyarrow.compute as pc
 from conf import entry_point
 from curation.links.urls import normalise
 from curation.release.printable import printable
-from curation.report.words import of_its_group
+from curation.report.words import many, of_its_group
 from curation.schema import DROP, STAGES, Reason
 from curation.store import Store
 
 _OF_THE_IMAGE = STAGES[STAGES.index("screen") :]  # before it, a stage decides on a URL or a file
 _OF_THE_DECISION = ("reason", "detail", "score", "threshold")  # columns of `screened` that the ledger shows
 _PREFIX = re.compile(r"[0-9a-f]{8,32}")
+_ID = re.compile(r"[0-9a-f]{32}")
+_NAMES_AN_IMAGE = ("evidence", "component", "representative", "witness", "query_id")
 _SHOWN = 5
 
 Row = dict[str, Any]
@@ -35,12 +38,15 @@ class Explanation:
         image: where the bytes lie, format and size in pixels; empty if unknown.
         collections: evaluation and query sets that hold the image.
         sightings: url, page_url, path, domain, rights, and ``found_in``: crawl, file, offset, crawled_at.
+        detectors: name in the recipe to what is on record of each detector that looked at the image.
+        detections: what they found: detector, label, score, and x, y, width, height of its box.
         decisions: ledger rows of the current runs, in stage order.
         component: near-duplicate component, its representative, the witness; None without near duplicates.
         clusters: cluster and similarity, by collection.
         retrievals: candidates that brought the image up, best rank first.
         selection: what selected it for the release.
         takedowns: requests that name it.
+        known_as: other images that are named above, by id: the URL or path each was met at.
     """
 
     image_id: str | None
@@ -49,12 +55,15 @@ class Explanation:
     image: Row
     collections: list[Row]
     sightings: list[Row]
+    detectors: Row
+    detections: list[Row]
     decisions: list[Row]
     component: Row | None
     clusters: list[Row]
     retrievals: list[Row]
     selection: list[Row]
     takedowns: list[Row]
+    known_as: dict[str, str]
 
 
 def explain(store: Store, subject: str) -> list[Explanation]:
@@ -85,7 +94,8 @@ def render(found: Explanation) -> str:
     """The explanation as lines for a terminal; whatever came from the web is escaped."""
     lines = [f"image {found.image_id}" if found.image_id else f"url {found.url}", f"  {found.outcome}"]
     if found.image:
-        lines.append("  " + _fields(found.image, "format", "width", "height", "shard", "offset_bytes", "size_bytes"))
+        first = ("format", "width", "height", "shard", "offset_bytes", "size_bytes")
+        lines.append("  " + _fields(found.image, *dict.fromkeys([*first, *found.image])))
     lines += [f"  in the set {row['collection']} as {row['path']}" for row in found.collections]
     lines.append("sightings")
     for row in found.sightings:
@@ -96,14 +106,16 @@ def render(found: Explanation) -> str:
             f"    found in {_fields(place, 'crawl', 'file', 'offset', 'crawled_at')}" for place in row["found_in"]
         ]
         lines.append(f"    rights {', '.join(row['rights']) if row['rights'] else 'unknown: no signal was seen'}")
+    if found.image:
+        lines += ["people and unsafe content", *("  " + line for line in _looked_at(found))]
     lines.append("decisions")
     for row in found.decisions:
         what = f"{row['decision']} {row['reason'] or ''}".rstrip()
         subject = ("url",) if row["url"] and len(found.sightings) > 1 else ()
-        known = _fields(row, "score", "threshold", "evidence", "model", *subject, "run_id")
+        known = _fields(_named(row, found), "score", "threshold", "evidence", "model", *subject, "run_id")
         lines.append(f"  {row['stage']:<14}{what:<26}{known}")
     if found.component:
-        lines += ["near duplicates", "  " + _fields(found.component, *found.component)]
+        lines += ["near duplicates", "  " + _fields(_named(found.component, found), *found.component)]
     for title, rows in (
         ("cluster", found.clusters),
         ("retrieval", found.retrievals),
@@ -111,9 +123,28 @@ def render(found: Explanation) -> str:
         ("takedown", found.takedowns),
     ):
         if rows:
-            lines += [title, *("  " + _fields(row, *row) for row in rows[:_SHOWN])]
+            lines += [title, *("  " + _fields(_named(row, found), *row) for row in rows[:_SHOWN])]
             lines += [f"  ... and {len(rows) - _SHOWN} more; --json gives all"] if len(rows) > _SHOWN else []
     return "\n".join(map(printable, lines))
+
+
+def _looked_at(found: Explanation) -> Iterator[str]:
+    """Which detectors looked at the image, and what each found."""
+    if not found.detectors:
+        yield "not evaluated: no detector looked"
+    for name, detector in found.detectors.items():
+        mine = [row for row in found.detections if row["detector"] == name]
+        known = _fields(detector, "name", "version", "licence", "digest")
+        yield f"{name} looked for {', '.join(detector['labels'])}, found {len(mine) or 'nothing'}: {known}"
+        for row in mine:
+            box = "in the whole picture" if row["x"] is None else "at {x},{y}, {width} x {height} pixels".format(**row)
+            yield f"  {row['label']} {row['score']:.6g} {box}"
+
+
+def _named(row: Row, found: Explanation) -> Row:
+    """The row with the name of each other image before the first digits of its id, which are enough to ask for it."""
+    names = found.known_as
+    return {key: f"{names[value]} ({value[:12]})" if value in names else value for key, value in row.items()}
 
 
 def _complete(store: Store, prefix: str) -> str:
@@ -147,19 +178,25 @@ def _image(store: Store, image_id: str, url: str | None) -> Explanation:
     decisions = [row for row in decisions if row["image_id"] in (None, image_id)]
     image = _rows(store, "images", mine) + _rows(store, "screened", mine)
     component = _rows(store, "components", mine)
+    retrievals = sorted(_rows(store, "retrievals", mine), key=_by_rank)
+    detections = _rows(store, "detections", mine)
+    known_as = _known_as(store, [*decisions, *component, *retrievals])
     return Explanation(
         image_id=image_id,
         url=url,
-        outcome=_outcome([row for row in decisions if row["stage"] in _OF_THE_IMAGE], "image"),
+        outcome=_outcome([row for row in decisions if row["stage"] in _OF_THE_IMAGE], "image", known_as),
         image={key: value for row in image for key, value in row.items() if key not in _OF_THE_DECISION},
         collections=_rows(store, "collections", mine),
         sightings=_with_places(store, sightings),
+        detectors=_detectors(store, decisions, detections),
+        detections=detections,
         decisions=decisions,
         component=component[0] if component else None,
         clusters=_rows(store, "clusters", mine),
-        retrievals=sorted(_rows(store, "retrievals", mine), key=_by_rank),
+        retrievals=retrievals,
         selection=_rows(store, "selection", mine),
         takedowns=store.table("takedowns", filter=met).to_pylist(),
+        known_as=known_as,
     )
 
 
@@ -171,17 +208,38 @@ def _url(store: Store, url: str) -> Explanation:
     return Explanation(
         image_id=None,
         url=url,
-        outcome=_outcome(decisions, "URL"),
+        outcome=_outcome(decisions, "URL", {}),
         image={},
         collections=[],
         sightings=_with_places(store, list(pages.values())),
+        detectors={},
+        detections=[],
         decisions=decisions,
         component=None,
         clusters=[],
         retrievals=[],
         selection=[],
         takedowns=_rows(store, "takedowns", mine),
+        known_as={},
     )
+
+
+def _detectors(store: Store, decisions: list[Row], detections: list[Row]) -> Row:
+    """The detectors that looked at an image: none at one that was refused before they did."""
+    screen = store.runs().get("screen")
+    refused = any((row["stage"], row["decision"]) == ("screen", DROP) for row in decisions)
+    return {} if screen is None or (refused and not detections) else screen.metrics.get("detectors", {})
+
+
+def _known_as(store: Store, rows: list[Row]) -> dict[str, str]:
+    """What the images that the rows name were met as: the first URL or path by id."""
+    values = (row.get(key) for row in rows for key in _NAMES_AN_IMAGE)
+    ids = pc.field("image_id").isin(pa.array({v for v in values if v and _ID.fullmatch(v)}, pa.string()))
+    met = store.table("sightings", ["image_id", "url", "path"], ids).to_pylist()
+    held = store.table("collections", filter=ids).to_pylist()
+    names = [(row["image_id"], row["url"] or row["path"]) for row in met]
+    names += [(row["image_id"], f"{row['collection']}:{row['path']}") for row in held]
+    return dict(sorted(((i, name) for i, name in names if name), reverse=True))  # the first by name is the last to stay
 
 
 def _decisions(store: Store, condition: pc.Expression) -> list[Row]:
@@ -195,17 +253,21 @@ def _decisions(store: Store, condition: pc.Expression) -> list[Row]:
     )
 
 
-def _outcome(decisions: list[Row], what: str) -> str:
+def _outcome(decisions: list[Row], what: str, known_as: dict[str, str]) -> str:
     if not decisions:
         return f"no current run has decided on this {what}"
     drops = [row for row in decisions if row["decision"] == DROP]
     if drops:
         last = drops[-1]
         goes_along = last["reason"] == Reason.EVALUATION_COPY and last["score"] is None
-        why = f"; {of_its_group(last['evidence'])}" if goes_along else ""
+        evidence = last["evidence"]
+        why = f"; {of_its_group(known_as.get(evidence) or evidence)}" if goes_along else ""
         return f"dropped by {last['stage']}: {last['reason']}{why}"
-    stage = decisions[-1]["stage"]
-    return "released" if stage == "publish" else f"kept by every stage so far; the last was {stage}"
+    last = decisions[-1]
+    if last["stage"] != "publish":
+        return f"kept by every stage so far; the last was {last['stage']}"
+    regions = json.loads(last["evidence"])["blurred"] if last["evidence"] else []
+    return f"released with {many(len(regions), 'region')} blurred" if regions else "released as it was found"
 
 
 def _with_places(store: Store, sightings: list[Row]) -> list[Row]:

@@ -84,7 +84,7 @@ def test_a_dropped_image_names_reason_score_evidence_and_run(store):
     assert found.outcome == "dropped by dedup: near_duplicate"
     assert found.component["witness"] == KEPT
     text = render(found)
-    for part in ("near_duplicate", "score 0.93", "threshold 0.6", f"evidence {KEPT}", "run_id dedup-run", "model m0"):
+    for part in ("near_duplicate", "score 0.93", "threshold 0.6", f"({KEPT[:12]})", "run_id dedup-run", "model m0"):
         assert part in text
 
 
@@ -95,6 +95,60 @@ def test_an_image_that_goes_with_its_group_says_so(tmp_path):
     assert one(tmp_path, COPY).outcome == "dropped by dedup: evaluation_copy"
     sentence = f"dropped by dedup: evaluation_copy; its group of copies touches evaluation image {OTHER}"
     assert one(tmp_path, KEPT).outcome == sentence
+
+
+def test_other_images_are_named_as_they_were_met(tmp_path):
+    put(tmp_path, "runs", [run_row(0, "dedup", 3, {}, None)])
+    drop = {"stage": "dedup", "decision": "drop", "score": 0.9, "threshold": 0.5, "run_id": "dedup-run"}
+    put(tmp_path, "decisions", [
+        {"image_id": COPY, "reason": "near_duplicate", "evidence": KEPT, **drop},
+        {"image_id": OTHER, "reason": "evaluation_copy", "evidence": "e" * 32, **drop},
+    ])  # fmt: skip
+    put(
+        tmp_path, "sightings", [{"image_id": KEPT, "url": DAHLIA}, {"image_id": KEPT, "url": "http://a.test/first.png"}]
+    )
+    put(tmp_path, "collections", [{"collection": "heldout", "image_id": "e" * 32, "path": "tiles/3.png"}])
+    assert f"evidence http://a.test/first.png ({KEPT[:12]})" in render(one(tmp_path, COPY))
+    assert "evidence heldout:tiles/3.png (eeeeeeeeeeee)" in render(one(tmp_path, OTHER))
+
+
+YUNET = {"name": "YuNet", "version": "2023mar", "licence": "MIT", "digest": "d" * 64, "labels": ["face"]}
+
+
+@pytest.fixture
+def looked_at(tmp_path):
+    """A store whose screening looked for faces: two in one image, none in the other."""
+    screen = run_row(0, "screen", 2, {}, None) | {"metrics": json.dumps({"detectors": {"yunet": YUNET}})}
+    put(tmp_path, "runs", [screen, run_row(1, "publish", 2, {}, "screen")])
+    keep = {"decision": "keep", "run_id": "publish-run", "stage": "publish"}
+    put(tmp_path, "decisions", [
+        {"image_id": KEPT, "evidence": '{"blurred":[[1,2,30,40],[50,60,7,8]]}', **keep}, {"image_id": COPY, **keep},
+        {"image_id": OTHER, "decision": "drop", "reason": "truncated", "stage": "screen", "run_id": "screen-run"},
+    ])  # fmt: skip
+    put(tmp_path, "images", [{"image_id": i, "shard": "store:s/0.tar"} for i in (KEPT, COPY, OTHER)])
+    face = {"image_id": KEPT, "detector": "yunet", "label": "face", "model": "d" * 64}
+    put(tmp_path, "detections", [
+        {**face, "score": 0.75, "x": 1, "y": 2, "width": 30, "height": 40},
+        {**face, "score": 0.5, "x": 50, "y": 60, "width": 7, "height": 8},
+    ])  # fmt: skip
+    return tmp_path
+
+
+def test_what_was_seen_in_a_picture_and_that_it_was_blurred(looked_at):
+    found = one(looked_at, KEPT)
+    assert found.outcome == "released with 2 regions blurred"
+    text = render(found)
+    assert "yunet looked for face, found 2: name YuNet  version 2023mar  licence MIT" in text
+    assert "face 0.75 at 1,2, 30 x 40 pixels" in text
+    assert "face 0.5 at 50,60, 7 x 8 pixels" in text
+    plain = one(looked_at, COPY)
+    assert plain.outcome == "released as it was found"
+    assert "yunet looked for face, found nothing" in render(plain)
+    assert "no detector looked" in render(one(looked_at, OTHER)), "it was refused before one did"
+
+
+def test_where_no_detector_looked_nothing_was_evaluated(store):
+    assert "not evaluated: no detector looked" in render(one(store, KEPT))
 
 
 def test_old_runs_are_not_replayed(store):
