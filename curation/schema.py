@@ -170,6 +170,7 @@ FETCHES = Table(
     "fetches",  # the outcome of every URL that was asked for
     _schema(
         url=pa.string(),
+        final_url=pa.string(),  # behind all redirects, for a success
         shard=pa.string(),  # as in images; null where nothing was written
         offset_bytes=pa.int64(),
         size_bytes=pa.int64(),
@@ -177,6 +178,7 @@ FETCHES = Table(
         detail=pa.string(),
         rights=pa.list_(pa.string()),  # signals in the response headers
     ),
+    version=2,
 )
 
 DECISIONS = Table(

@@ -1,25 +1,26 @@
 """Fetch the images behind the links with img2dataset, honestly and safely, into tar shards with the original bytes.
 
-A unit is a URL. Hosts are asked for their robots.txt first, once each.
+A unit is a URL. Hosts are asked for their robots.txt first, once each. A redirect to another place is not followed but
+asked for in a next round, like a link: under the robots.txt, the rules and the rate limit of the host it leads to.
 """
 
+import functools
 import math
-from collections.abc import Callable, Iterable, Iterator
-from functools import partial
+from typing import Any
 
-import pyarrow as pa
+import fsspec
 from pyspark import StorageLevel
-from pyspark.sql import DataFrame
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_schema
 
 from curation import schema
+from curation.fetch.guard import too_many_redirects
 from curation.fetch.options import FetchOptions
 from curation.fetch.outage import SYMPTOMS, refuse_outage
-from curation.fetch.permission import DECIDED, decide
-from curation.fetch.robots import ask_hosts
-from curation.fetch.shard import fetch_shard
-from curation.schema import Table
+from curation.fetch.pieces import remove_partial
+from curation.fetch.stream import ANSWERS, Asking
+from curation.links.urls import DomainRules
 from spark_jobs.ledger import ledger_rows
 from spark_jobs.stage import Context, Stage, main
 from spark_jobs.tables import Outcome
@@ -31,107 +32,149 @@ def run(context: Context) -> Outcome:
     Raises:
         ConnectionError: so many URLs fail for want of a connection that the network must be at fault.
     """
-    recipe, runtime = context.config.recipe.download, context.config.runtime
-    options = FetchOptions(**recipe.fetch.model_dump(), threads=runtime.download_threads, resolve=runtime.resolve)
-    urls = context.store.kept(context.spark, "extract_links").select(
-        "url", F.regexp_extract("url", r"^(https?://[^/?#]+)", 1).alias("host")
-    )
-    num_urls = urls.count()
-
-    hosts = urls.select("host").distinct().repartition(runtime.partitions)
-    asked = hosts if recipe.honour_robots else hosts.limit(0)
-    answers = asked.mapInArrow(partial(_ask_robots, options=options), from_arrow_schema(schema.ROBOTS.schema))
-
-    def out_of_reach(records: DataFrame) -> int:
-        silent = records.where(F.col("status") == "unreachable")
-        return urls.join(silent.select("host"), "host", "left_semi").count()
-
-    _write_unless_outage(context, schema.ROBOTS, answers, out_of_reach, num_urls)
-
-    # sorted, so that a host's robots.txt comes once, before its URLs, and never beside each of them
-    robots = context.store.frame(context.spark, schema.ROBOTS)
-    decided = (
-        urls.unionByName(robots, allowMissingColumns=True)
-        .repartition(runtime.partitions, "host")
-        .sortWithinPartitions("host", F.col("url").asc_nulls_first())
-        .select("host", "url", "status", "body")
-        .mapInArrow(
-            partial(decide, user_agent=options.user_agent, fail_closed=recipe.robots_fail_closed),
-            from_arrow_schema(DECIDED),
-        )
-    )
-
-    # a URL's shard follows from its hash: stable, and one host's URLs are spread over the shards
-    num_shards = max(1, math.ceil(num_urls / recipe.urls_per_shard))
-    folder = context.store.path("shards", context.run.run_id)
-
-    def fetch(group: pa.Table) -> pa.Table:
-        return _fetch_group(group, folder, options)
-
-    fetched = (
-        decided.withColumn("number", F.pmod(F.xxhash64("url"), F.lit(num_shards)))
-        .repartition(min(num_shards, 100 * runtime.partitions), "number")
-        .groupBy("number")
-        .applyInArrow(fetch, from_arrow_schema(schema.FETCHES.schema))
-    )
-
-    def failed(rows: DataFrame) -> int:
-        return rows.where(F.col("reason").isin([reason.value for reason in SYMPTOMS])).count()
-
-    _write_unless_outage(context, schema.FETCHES, fetched, failed, num_urls)
-
-    fetches = context.store.frame(context.spark, schema.FETCHES)
-    bytes_fetched = fetches.agg(F.sum("size_bytes")).first()[0] or 0
-    rows = ledger_rows(fetches, url="url", reason="reason", evidence="detail")
-    return Outcome(num_urls, rows, {"shards": num_shards if num_urls else 0, "bytes": bytes_fetched})
-
-
-def _write_unless_outage(
-    context: Context, table: Table, rows: DataFrame, count_failed: Callable[[DataFrame], int], total: int
-) -> None:
-    """Commit what the web answered, unless it shows an outage: what is committed is not asked for again."""
-    if context.store.written_by(table, context.run.run_id):
-        return
-    answers = rows.persist(StorageLevel.DISK_ONLY)  # counted and written, but asked for once
+    links = context.store.kept(context.spark, "extract_links").select("url")
+    num_urls = links.count()
+    web = _Web(context, num_urls)
     try:
-        refuse_outage(count_failed(answers), total, context.config.recipe.download.max_failed_share)
-        context.store.write(table, answers, context.run)
+        context.store.write(schema.FETCHES, _fetches(web, links, context), context.run)
+        context.store.write(schema.ROBOTS, web.robots, context.run)
+        metrics = _counted(web.answers)
     finally:
-        answers.unpersist()
+        web.forget()
+    remove_partial(web.folder)
+    rows = ledger_rows(
+        context.store.frame(context.spark, schema.FETCHES), url="url", reason="reason", evidence="detail"
+    )
+    return Outcome(num_urls, rows, metrics)
 
 
-def _ask_robots(batches: Iterable[pa.RecordBatch], options: FetchOptions) -> Iterator[pa.RecordBatch]:
-    hosts = (host for batch in batches for host in batch.column("host").to_pylist())
-    for records in ask_hosts(hosts, options):
-        rows = [{"host": record.host, "status": record.status, "body": record.body} for record in records]
-        yield pa.RecordBatch.from_pylist(rows, schema=schema.ROBOTS.schema)
+class _Web:
+    """What was asked so far, and what it answered.
 
+    Attributes:
+        robots: ``schema.ROBOTS`` rows of all hosts.
+        answers: ``ANSWERS`` rows of all URLs.
+    """
 
-def _fetch_group(group: pa.Table, folder: str, options: FetchOptions) -> pa.Table:
-    number = group.column("number")[0].as_py()
-    decided = group.select(DECIDED.names).sort_by("url").to_pylist()
-    allowed = [row["url"] for row in decided if row["reason"] is None]
-    rows = [row for row in decided if row["reason"] is not None]
-    run_id = folder.rpartition("/")[2]
-    for outcome in fetch_shard(allowed, number, folder, options):
-        shard = f"store:shards/{run_id}/{outcome.shard}" if outcome.reason is None else None
-        rows.append(
-            {
-                "url": outcome.url,
-                "shard": shard,
-                "offset_bytes": outcome.offset_bytes,
-                "size_bytes": outcome.size_bytes,
-                "reason": outcome.reason,
-                "detail": outcome.detail,
-                "rights": outcome.rights,
-            }
+    def __init__(self, context: Context, num_urls: int) -> None:
+        self._context = context
+        self._num_urls = num_urls
+        self._round = 0
+        self._kept: list[DataFrame] = []
+        self.folder = context.store.path("shards", context.run.run_id)
+        self.robots = context.spark.createDataFrame([], from_arrow_schema(schema.ROBOTS.schema))
+        self.answers = context.spark.createDataFrame([], from_arrow_schema(ANSWERS))
+
+    def ask(self, urls: DataFrame) -> DataFrame:
+        """Ask for URLs that were not asked before, and give their answers.
+
+        Raises:
+            ConnectionError: an outage; what landed is forgotten, since it is in doubt.
+        """
+        recipe, runtime = self._context.config.recipe.download, self._context.config.runtime
+        num_lanes = max(1, math.ceil(urls.count() / recipe.urls_per_shard))
+        num_tasks = min(num_lanes, 100 * runtime.partitions)
+        asking = Asking(
+            self.folder,
+            self._round,
+            recipe.urls_per_shard,
+            FetchOptions(**recipe.fetch.model_dump(), threads=runtime.download_threads, resolve=runtime.resolve),
+            DomainRules(self._context.config.recipe.extract_links.blocked_domains).refusing,
+            recipe.robots_fail_closed,
         )
-    return pa.Table.from_pylist(rows, schema=schema.FETCHES.schema)
+        self._round += 1
+        located = urls.withColumn("host", F.regexp_extract("url", r"^(https?://[^/?#]+)", 1))
+        hosts = located.select("host").distinct()
+        if recipe.honour_robots:
+            fresh = hosts.join(self.robots, "host", "left_anti")
+            bucketed = _spread(fresh.withColumn("bucket", _hashed("host", num_lanes)), num_tasks, "bucket", "host")
+            rules = bucketed.mapInArrow(asking.hosts, from_arrow_schema(schema.ROBOTS.schema))
+            self.robots = self.robots.unionByName(self._keep(rules))
+        # sorted, so that a host's robots.txt comes once, before its URLs, and never beside each of them
+        name = F.regexp_extract("host", r"^https?://(\[[^\]]*\]|[^:]*)", 1)
+        rows = located.unionByName(self.robots.join(hosts, "host", "left_semi"), allowMissingColumns=True)
+        lanes = rows.withColumn("name", name).withColumn("lane", _hashed("name", num_lanes)).drop("name")
+        sorted_lanes = _spread(lanes, num_tasks, "lane", "host", F.col("url").asc_nulls_first())
+        answers = self._keep(sorted_lanes.mapInArrow(asking.urls, from_arrow_schema(ANSWERS)))
+        failed = answers.where(F.col("reason").isin([reason.value for reason in SYMPTOMS])).count()
+        try:
+            refuse_outage(failed, self._num_urls, recipe.max_failed_share)
+        except ConnectionError:
+            filesystem, root = fsspec.core.url_to_fs(self.folder)
+            filesystem.rm(root, recursive=True)
+            raise
+        self.answers = self.answers.unionByName(answers)
+        return answers
+
+    def forget(self) -> None:
+        """Free what Spark holds."""
+        for frame in self._kept:
+            frame.unpersist()
+
+    def _keep(self, frame: DataFrame) -> DataFrame:
+        self._kept.append(frame.persist(StorageLevel.DISK_ONLY))  # used more than once, but asked for once
+        return frame
+
+
+def _fetches(web: _Web, links: DataFrame, context: Context) -> DataFrame:
+    """Ask for the links, then round by round for what they redirect to, and say of each link where that ended."""
+    most = context.config.recipe.download.fetch.max_redirects
+    step, ends = web.ask(links), list[DataFrame]()
+    while True:
+        goes_on = F.col("has_moved") & (F.col("num_redirects") <= most)
+        ends.append(step.where(~goes_on))
+        open_ends = step.where(goes_on).select("url", F.col("final_url").alias("target"), "num_redirects")
+        if open_ends.isEmpty():
+            break
+        fresh = open_ends.select(F.col("target").alias("url")).distinct().join(web.answers, "url", "left_anti")
+        if not fresh.isEmpty():
+            web.ask(fresh)
+        found = web.answers.withColumnsRenamed({"url": "target", "num_redirects": "further"})
+        total = (F.col("num_redirects") + F.col("further")).alias("num_redirects")
+        step = open_ends.join(found, "target").select(total, *(c for c in ANSWERS.names if c != "num_redirects"))
+    fetches = functools.reduce(DataFrame.unionByName, ends)
+    is_endless = F.col("num_redirects") > most
+    endless = too_many_redirects(most)
+    is_success = F.col("reason").isNull() & ~is_endless
+    folder = f"store:shards/{context.run.run_id}/"
+    return fetches.withColumns(
+        {
+            "shard": F.when(is_success, F.concat(F.lit(folder), "shard")),
+            "final_url": F.when(is_success, F.col("final_url")),
+            "offset_bytes": F.when(is_success, F.col("offset_bytes")),
+            "size_bytes": F.when(is_success, F.col("size_bytes")),
+            "reason": F.when(is_endless, endless.reason.value).otherwise(F.col("reason")),
+            "detail": F.when(is_endless, endless.message).otherwise(F.col("detail")),
+        }
+    )
+
+
+def _counted(answers: DataFrame) -> dict[str, Any]:
+    """Figures of the stage: what was asked for in all, and how often each class of failure came back."""
+    (row,) = answers.agg(
+        F.count("url").alias("asked"),
+        F.sum(F.col("has_moved").cast("int")).alias("moved"),
+        F.countDistinct("shard").alias("shards"),
+        F.sum("size_bytes").alias("bytes"),
+    ).collect()
+    # every detail of an http_error that names a status is one of a thousand; the others hold addresses
+    status = F.when(F.col("detail").rlike("^status [0-9]{3}$"), F.concat(F.lit(": "), "detail")).otherwise("")
+    classes = answers.where("reason is not null").groupBy(F.concat("reason", status).alias("name")).count().collect()
+    return {key: n or 0 for key, n in row.asDict().items()} | {"failures": {c["name"]: c["count"] for c in classes}}
+
+
+def _hashed(column: str, num_values: int) -> Column:
+    return F.pmod(F.xxhash64(column), F.lit(num_values))
+
+
+def _spread(rows: DataFrame, num_tasks: int, group: str, *order: Column | str) -> DataFrame:
+    """Whole groups in each task, in an order that does not depend on the number of tasks."""
+    return rows.repartition(num_tasks, group).sortWithinPartitions(group, *order)
 
 
 STAGE = Stage(
     name="download",
-    version=1,
+    version=2,
     after="extract_links",
     writes=lambda _: (schema.ROBOTS, schema.FETCHES),
     run=run,

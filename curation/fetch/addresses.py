@@ -1,8 +1,9 @@
-"""Which address a host is reached at: looked up once, and never a private one."""
+"""Which address a host is reached at: never a private one."""
 
 import ipaddress
 import socket
 import threading
+import time
 from typing import Any
 
 from curation.fetch.options import FetchOptions
@@ -11,23 +12,43 @@ from curation.schema import Reason
 
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")  # RFC 6052: the last 32 bits are an IPv4 address
 
+_KNOWN_FOR_S = 60.0
+_MOST_KNOWN = 1 << 14
 
-def addresses(host: str, port: int, options: FetchOptions, timeout_s: float) -> list[tuple[str, int]]:
-    """Where to connect for a host, in order of preference.
 
-    One private address among several refuses the host: an answer that mixes them is how a rebinding attack looks.
+class Resolver:
+    """Looks hosts up, and remembers for a while what they were found at.
 
-    Raises:
-        FetchError: PRIVATE_ADDRESS, CONNECTION_FAILED (no such host), TIMED_OUT.
+    Args:
+        options: for the hosts that have a place of their own.
     """
-    mapped = options.mapped(host)
-    if mapped is not None:
-        return [mapped]
-    found = list(dict.fromkeys(_look_up(host, port, timeout_s)))
-    for address in found:
-        if not is_public(address):
-            raise FetchError(Reason.PRIVATE_ADDRESS, f"{host} is at a private or reserved address")
-    return [(address, port) for address in found]
+
+    def __init__(self, options: FetchOptions) -> None:
+        self._options = options
+        self._known: dict[str, tuple[float, list[str]]] = {}
+
+    def addresses(self, host: str, port: int, timeout_s: float) -> list[tuple[str, int]]:
+        """Where to connect for a host, in order of preference; a later call may give what an earlier one checked.
+
+        One private address among several refuses the host: an answer that mixes them is how a rebinding attack looks.
+
+        Raises:
+            FetchError: PRIVATE_ADDRESS, CONNECTION_FAILED (no such host), TIMED_OUT.
+        """
+        mapped = self._options.mapped(host)
+        if mapped is not None:
+            return [mapped]
+        now = time.monotonic()
+        until, checked = self._known.get(host, (now, []))
+        if until <= now:
+            checked = list(dict.fromkeys(_look_up(host, port, timeout_s)))
+            for address in checked:
+                if not is_public(address):
+                    raise FetchError(Reason.PRIVATE_ADDRESS, f"{host} is at a private or reserved address")
+            if len(self._known) >= _MOST_KNOWN:
+                self._known.clear()
+            self._known[host] = (now + _KNOWN_FOR_S, checked)
+        return [(address, port) for address in checked]
 
 
 def is_public(address: str) -> bool:

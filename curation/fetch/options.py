@@ -14,10 +14,15 @@ class FetchPolicy(Section):
     """Limits and manners: what may change the outcome.
 
     Attributes:
-        timeout_s: for one attempt at a URL, from the name look-up to the last byte, redirects included.
+        timeout_s: for one request, from the name look-up to the last byte.
         max_bytes: of a body, as sent and as unpacked.
         max_redirects: followed for one URL.
         retries: further attempts after a failure that may pass (no connection, time-out, 429, 5xx).
+        requests_per_s: of one host, over the whole run; its ``Crawl-delay`` may ask for fewer.
+        connections_per_host: open at once.
+        max_crawl_delay_s: no host is waited for longer between two requests, whatever its robots.txt asks.
+        max_retry_after_s: the longest ``Retry-After`` that is waited for; where a server asks for more, no further
+            attempt is made.
         user_agent: sent with every request; its part before the slash is what robots.txt calls us. Name a contact.
         disallowed_header_directives: response headers that forbid the use: X-Robots-Tag directives, and
             ``tdm-reservation``.
@@ -27,6 +32,10 @@ class FetchPolicy(Section):
     max_bytes: int = Field(default=32 << 20, gt=0)
     max_redirects: int = Field(default=5, ge=0)
     retries: int = Field(default=1, ge=0, le=10)
+    requests_per_s: float = Field(default=10.0, gt=0)
+    connections_per_host: int = Field(default=4, gt=0)
+    max_crawl_delay_s: float = Field(default=10.0, ge=0)
+    max_retry_after_s: float = Field(default=30.0, ge=0)
     user_agent: str = Field(default="openlvd/0.1 (+contact not configured)", pattern=r"^[!-.0-9A-~][ -~]*$")
     disallowed_header_directives: list[str] = ["noai", "noimageai", "noindex", "noimageindex"]
 

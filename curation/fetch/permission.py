@@ -1,39 +1,61 @@
-"""Which URLs their hosts let us fetch, decided in one pass over a stream: a host's answer, then its URLs."""
+"""What may be asked: by the rules that block domains, and by the robots.txt of the host."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable
 
-import pyarrow as pa
+from curation.fetch.options import FetchOptions
+from curation.fetch.outcome import FetchError
+from curation.fetch.robots import RobotsRecord, crawl_delay_s, refusal, robots_host
+from curation.schema import Reason
 
-from curation.fetch.robots import RobotsRecord, refusal
+Blocked = Callable[[str], str | None]
+"""The rule that refuses a normalised URL, or None."""
 
-DECIDED = pa.schema([("url", pa.string()), ("reason", pa.string()), ("detail", pa.string())])
 
-
-def decide(batches: Iterable[pa.RecordBatch], user_agent: str, fail_closed: bool) -> Iterator[pa.RecordBatch]:
-    """Say of each URL why its host's robots.txt forbids it, or null where it does not.
-
-    One robots.txt is held at a time, so that neither long ones nor hosts with very many URLs cost memory.
+class Permission:
+    """What a shard may ask for.
 
     Args:
-        batches: columns ``host``, ``url``, ``status``, ``body``, sorted by host. The first row of a host has no
-            ``url`` and is its :class:`RobotsRecord`, the others have nothing but their URL; a host without such a
-            row was not asked, and allows everything.
-        user_agent: the header we send.
+        records: of the hosts of its URLs. A host without one was not asked, and allows everything.
+        blocked: is asked about every URL before its host is.
+        options: who we are, and how long a host may make us wait.
         fail_closed: whether a host that is unreachable forbids everything.
-
-    Yields:
-        ``DECIDED`` rows, one for each URL, in the order given.
     """
-    record: RobotsRecord | None = None
-    for batch in batches:
-        rows = []
-        for row in batch.to_pylist():
-            if row["url"] is None:
-                record = RobotsRecord(row["host"], row["status"], row["body"])
-                continue
-            refused = None
-            if record is not None and record.host == row["host"]:
-                refused = refusal(record, row["url"], user_agent, fail_closed)
-            reason, detail = (None, None) if refused is None else (refused[0].value, refused[1])
-            rows.append({"url": row["url"], "reason": reason, "detail": detail})
-        yield pa.RecordBatch.from_pylist(rows, schema=DECIDED)
+
+    def __init__(
+        self, records: dict[str, RobotsRecord], blocked: Blocked, options: FetchOptions, fail_closed: bool
+    ) -> None:
+        self._records = records
+        self._blocked = blocked
+        self._options = options
+        self._fail_closed = fail_closed
+
+    def check(self, url: str) -> None:
+        """Pass a normalised URL that may be asked for, as far as is known.
+
+        Raises:
+            FetchError: BLOCKED_DOMAIN, ROBOTS_DISALLOWED, ROBOTS_UNREACHABLE, PRIVATE_ADDRESS.
+        """
+        check_blocked(url, self._blocked)
+        record = self._records.get(robots_host(url))
+        if record is None:
+            return
+        refused = refusal(record, url, self._options.user_agent, self._fail_closed)
+        if refused is not None:
+            raise FetchError(*refused)
+
+    def pause_s(self, url: str) -> float:
+        """Seconds between two requests to the host of a URL: as configured, or longer where its robots.txt asks so."""
+        record = self._records.get(robots_host(url))
+        asked = 0.0 if record is None else crawl_delay_s(record, self._options.user_agent)
+        return max(1 / self._options.requests_per_s, min(asked, self._options.max_crawl_delay_s))
+
+
+def check_blocked(url: str, blocked: Blocked) -> None:
+    """Pass a URL that no rule refuses.
+
+    Raises:
+        FetchError: BLOCKED_DOMAIN, with the rule.
+    """
+    rule = blocked(url)
+    if rule is not None:
+        raise FetchError(Reason.BLOCKED_DOMAIN, rule)

@@ -1,25 +1,47 @@
 """Further attempts at a URL whose failure may pass."""
 
 import time
+import zlib
 
-from curation.fetch.guard import fetch
+from curation.fetch.guard import Client, Permit
 from curation.fetch.options import FetchOptions
 from curation.fetch.outcome import Fetched, FetchError
 
-_FIRST_PAUSE_S = 0.5  # before the first retry; doubles for each further one
+_FIRST_PAUSE_S = 0.5  # before the first retry, more or less; doubles for each further one
 
 
-def fetch_patiently(url: str, options: FetchOptions, truncate: bool = False) -> Fetched:
-    """:func:`curation.fetch.guard.fetch` with the configured retries, each after a pause.
+def pause_s(url: str, failures: int, error: FetchError, options: FetchOptions) -> float | None:
+    """How long to wait before a URL is tried again, or None where it is not.
+
+    The pause doubles with every failure and differs by up to a half from URL to URL, so that what failed together is
+    not tried again together. It is at least what the server asks for.
+
+    Args:
+        url: that failed.
+        failures: of this URL so far, the last included.
+        error: the last.
+        options: how many retries there are, and how long a server is waited for.
+    """
+    asked_s = error.retry_after_s or 0.0
+    if not error.may_pass or failures > options.retries or asked_s > options.max_retry_after_s:
+        return None
+    share = zlib.crc32(f"{failures} {url}".encode()) / 2**32
+    return max(asked_s, _FIRST_PAUSE_S * 2 ** (failures - 1) * (0.75 + 0.5 * share))
+
+
+def fetch_patiently(url: str, client: Client, permit: Permit, options: FetchOptions) -> Fetched:
+    """The first bytes of a URL, with the configured retries.
 
     Raises:
         FetchError: of the last attempt, or of the first that another attempt cannot mend.
     """
-    for attempt in range(options.retries):
+    failures = 0
+    while True:
         try:
-            return fetch(url, options, truncate)
+            return client.fetch(url, permit, truncate=True)
         except FetchError as error:
-            if not error.may_pass:
+            failures += 1
+            pause = pause_s(url, failures, error, options)
+            if pause is None:
                 raise
-        time.sleep(_FIRST_PAUSE_S * 2**attempt)
-    return fetch(url, options, truncate)
+        time.sleep(pause)

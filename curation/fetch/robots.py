@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import re
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -10,12 +11,17 @@ from urllib.parse import urljoin, urlsplit
 
 from protego import Protego
 
+from curation.fetch.guard import Client, Permit
 from curation.fetch.options import FetchOptions, product_token
 from curation.fetch.outcome import FetchError
 from curation.fetch.retry import fetch_patiently
 from curation.schema import Reason
 
 MAX_ROBOTS_BYTES = 500 << 10  # RFC 9309, section 2.5: at least this much must be read; what follows is ignored
+
+_AGENT_LINE = re.compile(r"\s*user[- ]?agent\s*:\s*([^\s#].*)", re.IGNORECASE)
+_TOKEN = re.compile(r"[^\s/*#]+")
+_US, _OTHERS = "us", "others"
 
 _HOSTS_PER_THREAD = 8  # asked before the slowest of them is waited for
 
@@ -42,25 +48,20 @@ def robots_host(url: str) -> str:
     return f"{parts.scheme}://{parts.netloc}"
 
 
-def fetch_robots(host: str, options: FetchOptions) -> RobotsRecord:
+def fetch_robots(host: str, client: Client, permit: Permit, options: FetchOptions) -> RobotsRecord:
     """Fetch the robots.txt of one host; every failure is a record, none raises (RFC 9309, section 2.3.1).
 
     A 4xx status means that there are no rules; but 429 says "later" and counts as unreachable, like 5xx, time-outs
-    and failed connections.
+    and failed connections, and a redirect to a place that must not be asked.
 
     Args:
         host: scheme and authority, as :func:`robots_host` gives them.
-        options: as for images, except for the cap on bytes and the header directives.
+        client: with :func:`robots_limits`.
+        permit: is asked about the address and every redirect's target; robots.txt itself needs no robots.txt.
+        options: for the retries.
     """
-    limits = options.model_copy(
-        update={
-            "max_bytes": MAX_ROBOTS_BYTES,
-            "max_redirects": max(5, options.max_redirects),  # section 2.3.1.2: at least five
-            "disallowed_header_directives": [],
-        }
-    )
     try:
-        fetched = fetch_patiently(urljoin(host, "/robots.txt"), limits, truncate=True)
+        fetched = fetch_patiently(urljoin(host, "/robots.txt"), client, permit, options)
     except FetchError as error:
         if error.reason is Reason.PRIVATE_ADDRESS:
             return RobotsRecord(host, "private", error.message)
@@ -70,17 +71,28 @@ def fetch_robots(host: str, options: FetchOptions) -> RobotsRecord:
     return RobotsRecord(host, "rules", fetched.body.decode("utf-8-sig", "replace").replace("\0", "�"))
 
 
-def ask_hosts(hosts: Iterable[str], options: FetchOptions) -> Iterator[list[RobotsRecord]]:
+def robots_limits(options: FetchOptions) -> FetchOptions:
+    """As for images, but for the cap on bytes, the header directives, and at least five redirects (section 2.3.1.2)."""
+    return options.model_copy(
+        update={
+            "max_bytes": MAX_ROBOTS_BYTES,
+            "max_redirects": max(5, options.max_redirects),
+            "disallowed_header_directives": [],
+        }
+    )
+
+
+def ask_hosts(hosts: Iterable[str], permit: Permit, options: FetchOptions) -> Iterator[list[RobotsRecord]]:
     """:func:`fetch_robots` for many hosts, ``options.threads`` at once.
 
     Yields:
         The records of the next few hosts, in the order given; no more than these are in memory.
     """
     left = iter(hosts)
-    with ThreadPoolExecutor(options.threads) as pool:
+    with Client(robots_limits(options)) as client, ThreadPoolExecutor(options.threads) as pool:
         # Executor.map alone would take all hosts at once, and keep every answer behind a slow one.
         while some := list(itertools.islice(left, _HOSTS_PER_THREAD * options.threads)):
-            yield list(pool.map(lambda host: fetch_robots(host, options), some))
+            yield list(pool.map(lambda host: fetch_robots(host, client, permit, options), some))
 
 
 def allows(record: RobotsRecord, url: str, user_agent: str, fail_closed: bool = True) -> bool:
@@ -102,7 +114,14 @@ def allows(record: RobotsRecord, url: str, user_agent: str, fail_closed: bool = 
             return not fail_closed
         case "private":
             return False
-    return _rules(record.body).can_fetch(url, product_token(user_agent))
+    return _rules(record.body, product_token(user_agent)).can_fetch(url, _US)
+
+
+def crawl_delay_s(record: RobotsRecord, user_agent: str) -> float:
+    """Seconds that a host wants between two requests; 0 where it names none."""
+    if record.status != "rules":
+        return 0.0
+    return _rules(record.body, product_token(user_agent)).crawl_delay(_US) or 0.0
 
 
 def refusal(record: RobotsRecord, url: str, user_agent: str, fail_closed: bool) -> tuple[Reason, str] | None:
@@ -118,5 +137,18 @@ def refusal(record: RobotsRecord, url: str, user_agent: str, fail_closed: bool) 
 
 
 @functools.lru_cache(maxsize=256)
-def _rules(body: str) -> Protego:
-    return Protego.parse(body)
+def _rules(body: str, token: str) -> Protego:
+    """The rules, with our groups addressed to ``_US``.
+
+    Protego takes a group's name for ours where ours begins with it ("open" for "openlvd"). Section 2.2.1 wants the
+    same product token, in any case; so each name is replaced by one that can only be equal to ours or different.
+    """
+    lines = []
+    for line in body.splitlines():
+        named = _AGENT_LINE.match(line)
+        if named:
+            name = _TOKEN.match(named[1])
+            ours = name is not None and name[0].lower() == token.lower()
+            line = f"User-agent: {'*' if named[1].startswith('*') else _US if ours else _OTHERS}"
+        lines.append(line)
+    return Protego.parse("\n".join(lines))

@@ -5,6 +5,7 @@ an executor pays it once), with the same threads, shards, and the original bytes
 guards nothing: it asks 127.0.0.x itself, where ours goes by names that ``resolve`` maps there.
 """
 
+import argparse
 import functools
 import json
 import multiprocessing
@@ -19,7 +20,10 @@ import pyarrow as pa
 from conf import entry_point
 from curation.fetch.img2dataset_quiet import import_img2dataset
 from curation.fetch.options import FetchOptions
-from curation.fetch.shard import fetch_shard
+from curation.fetch.permission import Permission
+from curation.fetch.robots import RobotsRecord
+from curation.fetch.shard import Fetcher
+from curation.links.urls import DomainRules
 from tests.benchmarks import harness
 from tests.benchmarks.image_server import serving
 
@@ -51,7 +55,7 @@ def main() -> int:
         serving(keep_alive=not options.close) as port,
         multiprocessing.get_context("spawn").Pool(options.processes, import_img2dataset) as pool,
     ):
-        target = functools.partial(_Target, options.hosts, port, options.threads, folder)
+        target = functools.partial(_Target, options, port, folder)
         contenders = {
             "ours": functools.partial(_run, pool, _ours, target(options.images)),
             "img2dataset": functools.partial(_run, pool, _peer, target(options.images)),
@@ -79,8 +83,9 @@ def main() -> int:
 class _Target:
     """What is fetched, and where to."""
 
-    def __init__(self, hosts: int, port: int, threads: int, folder: str, images: int) -> None:
-        self.hosts, self.port, self.threads, self.folder, self.images = hosts, port, threads, folder, images
+    def __init__(self, options: argparse.Namespace, port: int, folder: str, images: int) -> None:
+        self.hosts, self.threads, self.processes = options.hosts, options.threads, options.processes
+        self.port, self.folder, self.images = port, folder, images
 
     def shards(self) -> list[int]:
         """Numbers of the shards."""
@@ -92,10 +97,11 @@ class _Target:
         return [f"http://{host(n % self.hosts)}/photos/{n:07d}.jpg" for n in numbers]
 
 
-def _run(pool: Pool, fetch: Callable[[_Target, int], int], target: _Target) -> int:
-    """Fetch all shards in the pool's workers and count the pictures."""
+def _run(pool: Pool, fetch: Callable[[_Target, list[int]], int], target: _Target) -> int:
+    """Fetch all shards in the pool's workers, each a task's share, and count the pictures."""
+    shares = [target.shards()[n :: target.processes] for n in range(target.processes)]
     try:
-        return sum(pool.imap_unordered(functools.partial(fetch, target), target.shards()))
+        return sum(pool.imap_unordered(functools.partial(fetch, target), shares))
     finally:
         for path in Path(target.folder).iterdir():
             shutil.rmtree(path)
@@ -103,22 +109,37 @@ def _run(pool: Pool, fetch: Callable[[_Target, int], int], target: _Target) -> i
 
 def _alone(target: _Target) -> None:
     """Ours in this process: what one worker's memory grows to."""
-    assert sum(_ours(target, shard) for shard in target.shards()) == target.images
+    assert _ours(target, target.shards()) == target.images
 
 
-def _ours(target: _Target, shard: int) -> int:
+def _ours(target: _Target, shards: list[int]) -> int:
+    """Everything on: addresses, caps, deadlines, robots rules, turns of hosts that nobody has to wait for."""
     options = FetchOptions(
         timeout_s=TIMEOUT_S,
         threads=target.threads,
         retries=0,
+        requests_per_s=1e6,
+        connections_per_host=target.threads,
         resolve={f"h{n}.test": f"127.0.0.{n + 1}:{target.port}" for n in range(target.hosts)},
     )
-    urls = target.urls(shard, lambda n: f"h{n}.test")
-    outcomes = fetch_shard(urls, shard, f"{target.folder}/ours", options)
-    return sum(outcome.reason is None for outcome in outcomes)
+    hosts = [f"http://h{n}.test" for n in range(target.hosts)]
+    rules = "User-agent: *\nDisallow: /private/\nCrawl-delay: 0\n"
+    records = {host: RobotsRecord(host, "rules", f"# {host}\n{rules}") for host in hosts}
+    permission = Permission(records, DomainRules(["blocked.test"]).refusing, options, fail_closed=True)
+    count = 0
+    with Fetcher(options) as fetcher:
+        for shard in shards:
+            urls = target.urls(shard, lambda n: f"h{n}.test")
+            outcomes = fetcher.fetch_shard(urls, f"{shard:05d}", f"{target.folder}/ours", permission)
+            count += sum(outcome.reason is None for outcome in outcomes)
+    return count
 
 
-def _peer(target: _Target, shard: int) -> int:
+def _peer(target: _Target, shards: list[int]) -> int:
+    return sum(_peer_shard(target, shard) for shard in shards)
+
+
+def _peer_shard(target: _Target, shard: int) -> int:
     """img2dataset's own downloader, writer and settings (``disable_all_reencoding``, no resizing)."""
     downloader, resizer = import_img2dataset()
     from img2dataset.writer import WebDatasetSampleWriter

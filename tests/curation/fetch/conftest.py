@@ -13,5 +13,11 @@ def server():
 @pytest.fixture
 def options(server):
     return FetchOptions(
-        timeout_s=5.0, max_bytes=200_000, max_redirects=3, threads=4, retries=0, resolve={"*.test": server.address}
+        timeout_s=5.0,
+        max_bytes=200_000,
+        max_redirects=3,
+        threads=4,
+        retries=0,
+        requests_per_s=1e6,
+        resolve={"*.test": server.address},
     )

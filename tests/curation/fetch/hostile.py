@@ -129,7 +129,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def _robots_txt(self, _):
         status, body = self.server.robots
-        self._answer(status, body)
+        self._answer(status, body, Location=self.server.robots_location)
 
 
 class Hostile(http.server.ThreadingHTTPServer):
@@ -142,6 +142,7 @@ class Hostile(http.server.ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.requests = []
         self.robots = (404, b"")
+        self.robots_location = None
 
     @property
     def address(self) -> str:

@@ -8,12 +8,21 @@ from hypothesis import strategies as st
 
 from curation.fetch import addresses as addresses_module
 from curation.fetch.addresses import is_public
-from curation.fetch.guard import fetch
-from curation.fetch.outcome import FetchError
+from curation.fetch.guard import Client, retry_after_s
+from curation.fetch.outcome import Fetched, FetchError, Moved
 from curation.schema import Reason
 from tests.curation.fetch.hostile import GOOD
 
 URL = "http://garden.test"
+
+
+def anything(_):
+    """A permit."""
+
+
+def fetch(url, options) -> Fetched:
+    with Client(options) as client:
+        return client.fetch(url, anything)
 
 
 def failure(url, options) -> FetchError:

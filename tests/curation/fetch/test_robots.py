@@ -4,10 +4,30 @@ import pytest
 
 from curation.fetch import retry as retry_module
 from curation.fetch import robots as robots_module
-from curation.fetch.robots import MAX_ROBOTS_BYTES, RobotsRecord, allows, ask_hosts, fetch_robots, robots_host
+from curation.fetch.guard import Client
+from curation.fetch.outcome import FetchError
+from curation.fetch.robots import (
+    MAX_ROBOTS_BYTES,
+    RobotsRecord,
+    allows,
+    ask_hosts,
+    crawl_delay_s,
+    robots_host,
+    robots_limits,
+)
+from curation.schema import Reason
 
 HOST = "http://garden.test"
 AGENT = "openlvd/0.1 (+contact)"
+
+
+def anything(_):
+    """A permit."""
+
+
+def fetch_robots(host, options, permit=anything):
+    with Client(robots_limits(options)) as client:
+        return robots_module.fetch_robots(host, client, permit, options)
 
 
 def rules(body):
@@ -35,6 +55,14 @@ def rules(body):
         ("User-agent: openlvd\nDisallow: /a\n\nUser-agent: openlvd\nDisallow: /b", "/b", False),  # groups merge
         ("User-agent: other\nDisallow: /", "/a", True),
         ("User-agent: lvd\nDisallow: /", "/a", True),
+        ("User-agent: open\nDisallow: /", "/a", True),  # the product token as a whole
+        ("User-agent: openlvdbot\nDisallow: /", "/a", True),
+        ("User-agent: open-lvd\nDisallow: /", "/a", True),
+        ("User-agent: openlvdbot\nDisallow: /\n\nUser-agent: openlvd\nAllow: /", "/a", True),
+        ("User-agent: openlvd/2.0\nDisallow: /", "/a", False),  # a version is not part of it
+        ("User-agent: OPENLVD # that is us\nDisallow: /", "/a", False),
+        ("User-agent: open\nAllow: /\n\nUser-agent: *\nDisallow: /", "/a", False),
+        ("User-agent: us\nDisallow: /\n\nUser-agent: others\nDisallow: /", "/a", True),
         ("Disallow: /", "/a", True),  # no group
         ("<html>not robots at all</html>", "/a", True),
         ("User-agent: * # all\nDisallow: /a # this", "/a", False),
@@ -105,12 +133,38 @@ def test_hosts_are_asked_at_once_and_answered_in_order(options, monkeypatch):
     """Four threads meet at the barrier; hosts asked one by one would break it."""
     barrier = threading.Barrier(options.threads)
 
-    def answer(host, _):
+    def answer(host, *_):
         barrier.wait(timeout=5)
         return RobotsRecord(host, "rules", "")
 
     monkeypatch.setattr(robots_module, "fetch_robots", answer)
     hosts = [f"http://{n}.test" for n in range(100)]
-    pieces = list(ask_hosts(iter(hosts), options))
+    pieces = list(ask_hosts(iter(hosts), anything, options))
     assert [record.host for piece in pieces for record in piece] == hosts
     assert max(map(len, pieces)) < 50
+
+
+@pytest.mark.parametrize(
+    ("body", "seconds"),
+    [
+        ("User-agent: *\nCrawl-delay: 2.5", 2.5),
+        ("User-agent: *\nCrawl-delay: 2\n\nUser-agent: openlvd\nDisallow: /x", 0.0),
+        ("User-agent: openlvdbot\nCrawl-delay: 9\n\nUser-agent: openlvd\nCrawl-delay: 1", 1.0),
+        ("User-agent: *\nCrawl-delay: soon", 0.0),
+        ("User-agent: *\nCrawl-delay: -1", 0.0),
+    ],
+)
+def test_crawl_delay(body, seconds):
+    assert crawl_delay_s(rules(body), AGENT) == seconds
+
+
+def test_a_blocked_place_is_not_asked_for_rules(options, server):
+    def permit(url):
+        if "lake" in url:
+            raise FetchError(Reason.BLOCKED_DOMAIN, "lake.test")
+
+    server.robots = (302, b"")
+    server.robots_location = "http://lake.test/robots.txt"
+    record = fetch_robots(HOST, options, permit)
+    assert (record.status, record.body) == ("unreachable", "lake.test")
+    assert [host for host, _, _ in server.requests] == ["garden.test"]
