@@ -125,7 +125,7 @@ class Client:
                 connection.sendall(request)
                 response = http.client.HTTPResponse(connection, method="GET")  # type: ignore[arg-type]
                 response.begin()
-                _check_length(response)
+                _check_framing(response)
             except BaseException as error:
                 connection.close()
                 if isinstance(error, TimeoutError) or not isinstance(
@@ -202,15 +202,19 @@ def _target(url: str, location: str) -> str:
     return _normal(joined)
 
 
-def _check_length(response: http.client.HTTPResponse) -> None:
-    """Refuse lengths that two readers could understand differently (RFC 9112, section 6.3).
+def _check_framing(response: http.client.HTTPResponse) -> None:
+    """Refuse a body whose end two readers could see in different places (RFC 9112, section 6.3).
 
     Raises:
-        ValueError: not one number.
+        ValueError: lengths that are not one number, or a transfer coding other than chunked.
     """
-    lengths = {part.strip() for value in response.headers.get_all("Content-Length", []) for part in value.split(",")}
+    headers = response.headers
+    lengths = {part.strip() for value in headers.get_all("Content-Length", []) for part in value.split(",")}
     if len(lengths) > 1 or not all(length.isascii() and length.isdecimal() for length in lengths):
         raise ValueError("Content-Length is not one number")
+    codings = headers.get_all("Transfer-Encoding", [])
+    if codings and [coding.strip().lower() for coding in codings] != ["chunked"]:
+        raise ValueError("transfer coding is not chunked")
 
 
 def _is_at_its_end(response: http.client.HTTPResponse) -> bool:

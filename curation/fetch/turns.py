@@ -86,6 +86,11 @@ class Turns:
                         break
                 self._changed.wait(wait_s)
 
+    def due_s(self) -> float | None:
+        """When the next URL may be asked for, or None where no host may have one more out."""
+        with self._changed:
+            return min((self._due(name) for name in self._offered), default=None)
+
     def again(self, position: int) -> None:
         """Wait until the host of a URL that is out may be asked once more."""
         with self._changed:

@@ -3,9 +3,15 @@
 import contextlib
 import gzip
 import http.server
+import socket
 import threading
 import time
 from collections.abc import Iterator
+
+import pytest
+
+from curation.fetch.options import FetchOptions
+from curation.schema import Reason
 
 GOOD = b"\xff\xd8\xff\xe0 the bytes of a picture"
 BOMB = gzip.compress(bytes(50_000_000))
@@ -106,6 +112,36 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def _long(self, _):
         self._answer(200, b"exactly and then more", Content_Length="7")
 
+    def _negative_length(self, _):
+        self._answer(200, b"minus", Content_Length="-5")
+
+    def _two_lengths(self, _):
+        self._answer(200, b"five or eight", Content_Length="5, 8")
+
+    def _huge_chunk(self, _):
+        self._answer(200, b"7fffffffffffffff\r\nlittle", Content_Length=None, Transfer_Encoding="chunked")
+
+    def _no_chunk(self, _):
+        self._answer(200, b"zz\r\nnot hexadecimal", Content_Length=None, Transfer_Encoding="chunked")
+
+    def _other_coding(self, _):
+        self._answer(200, b"0\r\n\r\n", Content_Length=None, Transfer_Encoding="gzip, chunked")
+
+    def _header_flood(self, _):
+        self.wfile.write(b"HTTP/1.1 200 OK\r\n" + b"X-A: b\r\n" * 5000 + b"\r\n")
+
+    def _long_header(self, _):
+        self.wfile.write(b"HTTP/1.1 200 OK\r\nX-A: " + b"b" * 1_000_000 + b"\r\n\r\n")
+
+    def _attachment(self, _):
+        self._answer(200, GOOD, Content_Disposition='attachment; filename="../../../../evil.jpg"')
+
+    def _http09(self, _):
+        self.wfile.write(GOOD)
+
+    def _elsewhere(self, argument):
+        self._answer(302, b"", Location=f"http://h{argument}.test/elsewhere?{int(argument) + 1}")
+
     def _cut_chunk(self, _):
         self._answer(200, b"100\r\nonly this", Content_Length=None, Transfer_Encoding="chunked")
 
@@ -130,6 +166,116 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def _robots_txt(self, _):
         status, body = self.server.robots
         self._answer(status, body, Location=self.server.robots_location)
+
+
+NO_HTTP = (Reason.CONNECTION_FAILED, "the server did not answer in HTTP")
+CUT = (Reason.INCOMPLETE_BODY, "the connection ended within the body")
+TOO_LONG = (Reason.TOO_MANY_BYTES, "more than 200000 bytes")
+LATE = (Reason.TIMED_OUT, "not complete within 1 s")
+PRIVATE = Reason.PRIVATE_ADDRESS
+FINE = (None, None)
+
+# what each misbehaviour ends in, with 200,000 bytes, 1 s and 3 redirects
+CASES = {
+    "/redirect?http://127.0.0.1:1/": (PRIVATE, "127.0.0.1 is at a private or reserved address"),
+    "/redirect?http://169.254.169.254/meta": (PRIVATE, "169.254.169.254 is at a private or reserved address"),
+    "/redirect?http://[::ffff:169.254.169.254]/": (PRIVATE, "::ffff:a9fe:a9fe is at a private or reserved address"),
+    "/redirect?http://[64:ff9b::7f00:1]/": (PRIVATE, "64:ff9b::7f00:1 is at a private or reserved address"),
+    "/redirect?http://localhost:1/": (PRIVATE, "localhost is at a private or reserved address"),
+    "/redirect?http://mixed.org/": (PRIVATE, "mixed.org is at a private or reserved address"),
+    "/redirect?http://changing.org/": (Reason.CONNECTION_FAILED, "connection refused"),
+    "/redirect?http://2852039166/": (Reason.HTTP_ERROR, "malformed address: "),
+    "/redirect?http://0251.0376.0251.0376/": (Reason.HTTP_ERROR, "malformed address: "),
+    "/redirect?http://0xa9fea9fe/": (Reason.HTTP_ERROR, "malformed address: "),
+    "/redirect?http://user:password@lake.test/": (Reason.HTTP_ERROR, "malformed address: URL with credentials"),
+    "/redirect?file:///etc/passwd": (Reason.HTTP_ERROR, "malformed address: "),
+    "/redirect?http://sub.blocked.test/good": (Reason.BLOCKED_DOMAIN, "blocked.test"),
+    "/loop": (Reason.TOO_MANY_REDIRECTS, "more than 3 redirects"),
+    "/elsewhere?0": (Reason.TOO_MANY_REDIRECTS, "more than 3 redirects"),
+    "/status?404": (Reason.HTTP_ERROR, "status 404"),
+    "/status?503": (Reason.HTTP_ERROR, "status 503"),
+    "/optout?noai": (Reason.HEADER_OPTED_OUT, "noai"),
+    "/endless": TOO_LONG,
+    "/endless-chunked": TOO_LONG,
+    "/negative-chunk": TOO_LONG,
+    "/announces-too-much": TOO_LONG,
+    "/bomb": TOO_LONG,
+    "/huge-chunk": CUT,
+    "/no-chunk": CUT,
+    "/cut-chunk": CUT,
+    "/short": CUT,
+    "/cut-gzip": (Reason.INCOMPLETE_BODY, "truncated gzip body"),
+    "/negative-length": NO_HTTP,
+    "/two-lengths": NO_HTTP,
+    "/other-coding": NO_HTTP,
+    "/endless-headers": NO_HTTP,
+    "/header-flood": NO_HTTP,
+    "/long-header": NO_HTTP,
+    "/not-http": NO_HTTP,
+    "/http09": NO_HTTP,
+    "/hang-up": NO_HTTP,
+    "/drip": LATE,
+    "/drip-headers": LATE,
+    "/silent": LATE,
+    # nothing that a download can see: the bytes are kept, and judged by those who decode them
+    "/html": FINE,
+    "/long": FINE,
+    "/empty": FINE,
+    "/attachment": FINE,
+    "/good?../../../../../evil": FINE,
+    "/%2e%2e/%2E%2E/good": FINE,
+    "/redirect?/good": FINE,
+    "/redirect?http://lake.test/good": FINE,
+}
+URLS = sorted([*(f"http://garden.test{path}" for path in CASES), "https://garden.test/good"])
+
+
+def expected(url: str) -> tuple[Reason | None, str | None]:
+    """Reason and the beginning of the detail."""
+    if url.startswith("https:"):
+        return Reason.CONNECTION_FAILED, "TLS handshake failed"
+    return CASES[url.removeprefix("http://garden.test")]
+
+
+def options(server: "Hostile") -> FetchOptions:
+    """What ``CASES`` is written for."""
+    return FetchOptions(
+        timeout_s=1.0,
+        max_bytes=200_000,
+        max_redirects=3,
+        threads=16,
+        retries=0,
+        requests_per_s=1e6,
+        connections_per_host=16,
+        resolve={"*.test": server.address},
+    )
+
+
+@contextlib.contextmanager
+def strange_names(server_port: int) -> Iterator[None]:
+    """A name service with a host at two kinds of address, and one that is elsewhere at each look-up.
+
+    The one public address of them refuses every connection; a connection to anything else but the server is an error.
+    """
+    answers = {"mixed.org": [["93.184.215.14", "127.0.0.1"]], "changing.org": [["93.184.215.14"], ["127.0.0.1"]]}
+    look_up, connect = socket.getaddrinfo, socket.create_connection
+
+    def getaddrinfo(host, port, *more, **options):
+        if host not in answers:
+            return look_up(host, port, *more, **options)
+        found = answers[host][0] if len(answers[host]) == 1 else answers[host].pop(0)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in found]
+
+    def create_connection(address, timeout):
+        if address == ("93.184.215.14", 80):
+            raise ConnectionRefusedError
+        assert address == ("127.0.0.1", server_port), address
+        return connect(address, timeout)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket, "getaddrinfo", getaddrinfo)
+        patch.setattr(socket, "create_connection", create_connection)
+        yield
 
 
 class Hostile(http.server.ThreadingHTTPServer):

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from curation.fetch import addresses as addresses_module
 from curation.fetch.addresses import is_public
-from curation.fetch.guard import Client, retry_after_s
-from curation.fetch.outcome import Fetched, FetchError, Moved
+from curation.fetch.guard import Client
+from curation.fetch.outcome import Fetched, FetchError
 from curation.schema import Reason
 from tests.curation.fetch.hostile import GOOD
 

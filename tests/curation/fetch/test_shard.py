@@ -109,7 +109,9 @@ def test_a_repetition_replaces_what_is_there(tmp_path, options):
 
 
 def test_no_success_and_no_url_are_empty_tars(tmp_path, options):
-    assert [o.reason for o in fetch_shard(["http://garden.test/missing"], "1", tmp_path, options)] == [Reason.HTTP_ERROR]
+    assert [o.reason for o in fetch_shard(["http://garden.test/missing"], "1", tmp_path, options)] == [
+        Reason.HTTP_ERROR
+    ]
     assert fetch_shard([], "2", tmp_path, options) == []
     for name in ("1.tar", "2.tar"):
         with tarfile.open(tmp_path / name) as tar:

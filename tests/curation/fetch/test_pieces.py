@@ -1,0 +1,45 @@
+import fsspec
+import pyarrow as pa
+import pytest
+
+from curation.fetch.pieces import landed, remove_partial, whole_file
+
+ROWS = pa.table({"url": ["a", "b"], "answer": [1, 2]})
+
+
+def test_what_landed_is_not_made_again(tmp_path):
+    path = str(tmp_path / "new" / "0.parquet")
+    assert landed(path, "url", ["a", "b"], lambda: ROWS) == ROWS
+
+    def again():
+        raise AssertionError("made twice")
+
+    assert landed(path, "url", ["a", "b"], again) == ROWS
+
+
+def test_a_piece_about_something_else_is_made_again(tmp_path):
+    path = str(tmp_path / "0.parquet")
+    landed(path, "url", ["a", "b"], lambda: ROWS)
+    other = pa.table({"url": ["a"], "answer": [3]})
+    assert landed(path, "url", ["a"], lambda: other) == other
+    assert landed(path, "url", ["a"], lambda: ROWS) == other
+
+
+def test_a_file_is_whole_or_not_there(tmp_path):
+    filesystem = fsspec.filesystem("file")
+    with pytest.raises(RuntimeError), whole_file(filesystem, str(tmp_path / "a")) as file:
+        file.write(b"half")
+        raise RuntimeError
+    assert list(tmp_path.iterdir()) == []
+    with whole_file(filesystem, str(tmp_path / "a")) as file:
+        file.write(b"all")
+        assert [path.name for path in tmp_path.iterdir()] != ["a"]
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("a", b"all")]
+
+
+def test_what_killed_attempts_left_is_removed_and_nothing_else(tmp_path):
+    for name in (".a.tar.0123.part", "a.tar", ".hidden", "b.part"):
+        (tmp_path / name).write_bytes(b"")
+    remove_partial(str(tmp_path))
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".hidden", "a.tar", "b.part"]
+    remove_partial(str(tmp_path / "missing"))
