@@ -1,6 +1,7 @@
-"""Text of an HTML page from its bytes: byte-order mark, then header, then ``<meta>``, then a guess."""
+"""HTML pages in one encoding: byte-order mark, then header, then ``<meta>``, then a guess."""
 
 import codecs
+import functools
 import re
 
 _META = re.compile(rb"""<meta[^>]{0,400}?charset\s*=\s*["']?\s*([A-Za-z0-9_:.-]{1,40})""", re.IGNORECASE)
@@ -35,8 +36,10 @@ _BROWSER_NAMES = {
 }
 
 
-def decode(html: bytes, header_charset: str | None) -> str:
-    """Decode a page; bytes that do not fit become U+FFFD, so it never fails.
+def as_utf8(html: bytes, header_charset: str | None) -> bytes:
+    """The page in UTF-8; bytes that do not fit its charset become U+FFFD, so it never fails.
+
+    A page that is UTF-8 already comes back as it is, with what does not fit left to whoever reads it.
 
     Args:
         html: the page as it was sent.
@@ -44,14 +47,21 @@ def decode(html: bytes, header_charset: str | None) -> str:
     """
     for mark, name in _BOMS:
         if html.startswith(mark):
-            return html[len(mark) :].decode(name, "replace")
+            return _recoded(html[len(mark) :], name)
     declared = _codec(header_charset) or _codec(_declared(html))
-    if declared:
-        return html.decode(declared, "replace")
+    return _recoded(html, declared or ("utf-8" if _is_utf8(html) else "cp1252"))
+
+
+def _recoded(html: bytes, codec: str) -> bytes:
+    return html if codec == "utf-8" else html.decode(codec, "replace").encode("utf-8", "replace")
+
+
+def _is_utf8(html: bytes) -> bool:
     try:
-        return html.decode("utf-8")
+        html.decode("utf-8")
     except UnicodeDecodeError:
-        return html.decode("cp1252", "replace")
+        return False
+    return True
 
 
 def _declared(html: bytes) -> str | None:
@@ -61,6 +71,7 @@ def _declared(html: bytes) -> str | None:
     return "utf-8" if name and name.startswith("utf-16") else name
 
 
+@functools.lru_cache(maxsize=1 << 10)
 def _codec(label: str | None) -> str | None:
     if not label:
         return None

@@ -1,25 +1,29 @@
 """The image links of one page, with their alt texts and the rights signals of the page."""
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
-from urllib.parse import urljoin
+from typing import NamedTuple
 
 from selectolax.lexbor import LexborHTMLParser, LexborNode
 
-from curation.links.charset import decode
+from curation.links.charset import as_utf8
 from curation.links.pages import Page
 from curation.links.rights import meta_signals
 from curation.links.srcset import Candidate, candidates
-from curation.links.urls import normalise
+from curation.links.urls import Base
 
 MAX_ALT_CHARS = 2000
 _LAZY_SRC = ("data-src", "data-original", "data-lazy-src", "data-lazy", "data-original-src", "data-url", "data-img-src")
-_LAZY_SRCSET = ("data-srcset", "data-lazy-srcset", "data-original-set")
+_SRCSET = ("srcset", "data-srcset", "data-lazy-srcset", "data-original-set")
+_CHOICE = frozenset({*_LAZY_SRC, *_SRCSET})  # attributes that offer something beside src
+_WANTED = 'img, meta[content], base[href], link[rel~="license"][href], a[rel~="license"][href]'
 _STRIPPED = re.compile(r"[\t\n\r]")  # browsers drop these from URLs wherever they stand
 
+_Attributes = dict[str, str | None]
 
-@dataclass(frozen=True, slots=True)
-class Link:
+
+class Link(NamedTuple):
     """An image that a page shows.
 
     Attributes:
@@ -58,61 +62,64 @@ def extract(page: Page) -> PageLinks:
     attribute for lazy loading goes before ``src``, which then holds a placeholder. Broken markup is read as
     browsers read it.
     """
-    tree = LexborHTMLParser(decode(page.html, page.charset))
-    base = _base(tree, page.url)
-    found: dict[str, Link] = {}
-    data_uris = images = 0
-    for raw, alt in [*_img_elements(tree), *_og_images(tree)]:
-        images += 1
-        if raw[:5].lower() == "data:":
-            data_uris += 1
-            continue
-        link = _link(raw, alt, base)
-        known = found.get(link.url)
-        if known is None or (known.alt is None and link.alt is not None):
-            found[link.url] = link
-    return PageLinks(list(found.values()), data_uris, images, tuple(sorted({*page.rights, *_rights(tree, base)})))
-
-
-def _img_elements(tree: LexborHTMLParser) -> list[tuple[str, str | None]]:
-    found = []
-    for node in tree.css("img"):
+    images: list[tuple[str, str | None]] = []
+    metas: list[_Attributes] = []
+    licences: list[str] = []
+    base_href: str | None = None
+    # One walk over the tree, and one dictionary for an element: both cost more than the parsing when repeated.
+    for node in LexborHTMLParser(as_utf8(page.html, page.charset)).css(_WANTED):
         attributes = node.attributes
-        offered = _offered(attributes, _picture_sources(node))
-        if offered:
-            largest = max(offered, key=lambda c: (not c.url.lower().startswith("data:"), c.width, c.density))
-            found.append((largest.url, _text(attributes.get("alt"))))
-    return found
+        match node.tag:
+            case "img":
+                if url := _largest(node, attributes):
+                    images.append((url, _text(attributes.get("alt"))))
+            case "meta":
+                metas.append(attributes)
+            case "base" if base_href is None:
+                base_href = _clean(attributes["href"])
+            case "link" | "a":
+                licences.append(_clean(attributes["href"]))
+    base = Base(page.url)
+    if base_href is not None:
+        base = Base(base.join(base_href))
+    images += _og_images(metas)
+    links, data_uris = _links(images, base)
+    rights = {*page.rights, *_meta_rights(metas), *_licence_rights(licences, base)}
+    return PageLinks(links, data_uris, len(images), tuple(sorted(rights)))
 
 
-def _offered(attributes: dict[str, str | None], sources: list[Candidate]) -> list[Candidate]:
-    """Every candidate of one element, the preferred first among equals."""
-    sets = [attributes.get(name) for name in ("srcset", *_LAZY_SRCSET)]
-    single = [_clean(attributes.get(name)) for name in (*_LAZY_SRC, "src")]
-    return [
-        *sources,
-        *(candidate for text in sets if text for candidate in candidates(text)),
-        *(Candidate(0, 1.0, url) for url in single if url),
-    ]
-
-
-def _picture_sources(node: LexborNode) -> list[Candidate]:
+def _largest(node: LexborNode, attributes: _Attributes) -> str | None:
+    """The URL of the largest picture that an ``<img>`` offers."""
     parent = node.parent
-    if parent is None or parent.tag != "picture":
-        return []
-    found: list[Candidate] = []
-    for source in parent.css("source"):
-        attributes = source.attributes
-        for name in ("srcset", *_LAZY_SRCSET):
-            found.extend(candidates(attributes.get(name) or ""))
-    return found
+    sources = _picture_sources(parent) if parent is not None and parent.tag == "picture" else []
+    if not sources and _CHOICE.isdisjoint(attributes):
+        return _clean(attributes.get("src"))
+    offered = [
+        *sources,
+        *_sets(attributes),
+        *(Candidate(0, 1.0, url) for name in (*_LAZY_SRC, "src") if (url := _clean(attributes.get(name)))),
+    ]  # the preferred first among equals
+    if not offered:
+        return None
+    return max(offered, key=lambda c: (not c.url[:5].lower() == "data:", c.width, c.density)).url
 
 
-def _og_images(tree: LexborHTMLParser) -> list[tuple[str, str | None]]:
+def _picture_sources(picture: LexborNode) -> list[Candidate]:
+    return [candidate for source in picture.css("source") for candidate in _sets(source.attributes)]
+
+
+def _sets(attributes: _Attributes) -> Iterator[Candidate]:
+    for name in _SRCSET:
+        if text := attributes.get(name):
+            yield from candidates(text)
+
+
+def _og_images(metas: list[_Attributes]) -> list[tuple[str, str | None]]:
     found: list[tuple[str, str | None]] = []
-    for node in tree.css("meta"):
-        attributes = node.attributes
+    for attributes in metas:
         name = (attributes.get("property") or attributes.get("name") or "").strip().lower()
+        if not name.startswith("og:image"):
+            continue
         content = _clean(attributes.get("content"))
         if name in ("og:image", "og:image:url") and content:
             found.append((content, None))
@@ -121,42 +128,48 @@ def _og_images(tree: LexborHTMLParser) -> list[tuple[str, str | None]]:
     return found
 
 
-def _rights(tree: LexborHTMLParser, base: str) -> list[str]:
-    found: list[str] = []
-    for node in tree.css("meta[name][content]"):
-        attributes = node.attributes
-        signals = meta_signals(attributes.get("name") or "", attributes.get("content") or "")
-        found.extend(f"meta:{signal}" for signal in signals)
-    for node in tree.css('link[rel~="license"][href], a[rel~="license"][href]'):
-        link = _link(_clean(node.attributes.get("href")), None, base)
+def _links(images: list[tuple[str, str | None]], base: Base) -> tuple[list[Link], int]:
+    """The different links, and how many images are data."""
+    found: dict[str, Link] = {}
+    data_uris = 0
+    for raw, alt in images:
+        if raw[:5].lower() == "data:":
+            data_uris += 1
+            continue
+        link = _link(raw, alt, base)
+        known = found.get(link.url)
+        if known is None or (known.alt is None and alt is not None):
+            found[link.url] = link
+    return list(found.values()), data_uris
+
+
+def _meta_rights(metas: list[_Attributes]) -> Iterator[str]:
+    for attributes in metas:
+        if name := attributes.get("name"):
+            for signal in meta_signals(name, attributes["content"] or ""):
+                yield f"meta:{signal}"
+
+
+def _licence_rights(references: list[str], base: Base) -> Iterator[str]:
+    for reference in references:
+        link = _link(reference, None, base)
         if link.error is None:
-            found.append(f"license:{link.url}")
-    return found
+            yield f"license:{link.url}"
 
 
-def _base(tree: LexborHTMLParser, page_url: str) -> str:
-    node = tree.css_first("base[href]")
-    return _join(page_url, _clean(node.attributes.get("href"))) if node else page_url
-
-
-def _link(raw: str, alt: str | None, base: str) -> Link:
+def _link(raw: str, alt: str | None, base: Base) -> Link:
     try:
-        return Link(normalise(_join(base, raw)), alt)
+        return Link(base.resolve(raw), alt)
     except ValueError as error:
         return Link(raw, alt, str(error))
 
 
-def _join(base: str, url: str) -> str:
-    try:
-        return urljoin(base, url)
-    except ValueError:
-        return url
-
-
 def _clean(url: str | None) -> str:
-    return _STRIPPED.sub("", url or "").strip()
+    if not url:
+        return ""
+    url = url.strip()
+    return _STRIPPED.sub("", url) if "\n" in url or "\t" in url or "\r" in url else url
 
 
 def _text(alt: str | None) -> str | None:
-    folded = " ".join((alt or "").split())[:MAX_ALT_CHARS]
-    return folded or None
+    return " ".join(alt.split())[:MAX_ALT_CHARS] or None if alt else None

@@ -11,7 +11,7 @@ from fastwarc.warc import ArchiveIterator, WarcRecord, WarcRecordType
 from selectolax.lexbor import LexborHTMLParser
 
 from curation.links.bodies import BodyError, decoded_body, gunzip_start
-from curation.links.charset import decode
+from curation.links.charset import as_utf8
 from curation.links.rights import header_signals
 
 MAX_RECORD_BYTES = 32 << 20
@@ -223,7 +223,7 @@ def _read_html(file: BinaryIO, name: str, compressed: bool, max_record_bytes: in
 
 def _stated_address(html: bytes) -> str | None:
     """Where a saved page says it came from: rel=canonical, then ``<base>``, then og:url; absolute ones only."""
-    tree = LexborHTMLParser(decode(html, None))
+    tree = LexborHTMLParser(as_utf8(html, None))
     for selector, attribute in (
         ('link[rel~="canonical"][href]', "href"),
         ("base[href]", "href"),

@@ -3,7 +3,7 @@
 import functools
 import ipaddress
 import re
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 
 import idna
 import tldextract
@@ -18,6 +18,14 @@ _NUMERIC = re.compile(r"[0-9]+|0x[0-9a-f]*")
 _ESCAPE = re.compile(r"%([0-9a-fA-F]{2})?|[^!#$&'()*+,/:;=?@\[\]A-Za-z0-9._~-]")
 _UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 
+# Most URLs have their one spelling already, and need no more than to be recognised.
+_ESCAPED = "%(?:[0189A-F][0-9A-F]|2[0-9A-CF]|3[A-F]|40|5[B-E]|60|7[B-DF])"  # canonical, of no unreserved character
+_PATH = rf"(?:[!$&'()*+,/=@A-Za-z0-9._~-]++|{_ESCAPED})*+"
+_QUERY = rf"(?:[!$&'()*+,/:;=?@A-Za-z0-9._~-]++|{_ESCAPED})++"
+_SPELT = re.compile(rf"((https?:)//([a-z0-9.-]++)/{_PATH})(?:\?{_QUERY})?(?:#[!-~]*)?")
+_SPELT_PATH = re.compile(rf"(?=[^.?#]){_PATH}(?:\?{_QUERY})?(?:#[!-~]*)?")
+_SPELT_HOST = re.compile(r"https?://([a-z0-9._-]++)(?::[0-9]++)?/")
+
 
 def normalise(url: str) -> str:
     """One spelling for equal http(s) URLs (RFC 3986, section 6.2.2, and IDNA 2008 for the host).
@@ -29,6 +37,8 @@ def normalise(url: str) -> str:
         ValueError: not http(s), no or malformed host, credentials, a bad port, control characters, lone surrogates, too
             long.
     """
+    if _spelt(url):
+        return url.partition("#")[0]
     text = url.strip(" ")
     if len(text) > MAX_URL_CHARS:
         raise ValueError(f"URL longer than {MAX_URL_CHARS} characters")
@@ -53,6 +63,65 @@ def normalise(url: str) -> str:
     if len(normal) > MAX_URL_CHARS:
         raise ValueError(f"URL longer than {MAX_URL_CHARS} characters")
     return normal
+
+
+class Base:
+    """Resolves the references of one page, each to its one spelling.
+
+    Args:
+        url: the page's address or its ``<base>``; where it is not http(s), only absolute references resolve.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._scheme = self._root = self._folder = ""
+        if spelt := _spelt(url):
+            self._scheme = spelt[2]
+            self._root = f"{spelt[2]}//{spelt[3]}"
+            self._folder = spelt[1].rpartition("/")[0] + "/"
+
+    def resolve(self, reference: str) -> str:
+        """The URL that a reference means (RFC 3986, section 5), as :func:`normalise` spells it.
+
+        Raises:
+            ValueError: as :func:`normalise`.
+        """
+        absolute = self._scheme + reference if reference.startswith("//") else reference
+        if _spelt(absolute):
+            return absolute.partition("#")[0]
+        if self._root and _is_spelt_path(reference):
+            joined = (self._root if reference[0] == "/" else self._folder) + reference
+            if len(joined) <= MAX_URL_CHARS:
+                return joined.partition("#")[0]
+        return normalise(self.join(reference))
+
+    def join(self, reference: str) -> str:
+        """The URL that a reference means; the reference itself where it has no meaning."""
+        try:
+            return urljoin(self._url, reference)
+        except ValueError:
+            return reference
+
+
+def _spelt(url: str) -> re.Match[str] | None:
+    """A match whose groups are all before the query, the scheme, and the host, if the URL has its one spelling."""
+    match = _SPELT.fullmatch(url)
+    if match is None or url.find("//", 8) >= 0 or "/." in url or len(url) > MAX_URL_CHARS:
+        return None
+    return match if _is_spelt_host(match[3]) else None
+
+
+def _is_spelt_path(reference: str) -> bool:
+    """Whether a reference is a path that stays as it is when it is put behind a folder."""
+    return bool(_SPELT_PATH.fullmatch(reference)) and "//" not in reference and "/." not in reference
+
+
+@functools.lru_cache(maxsize=1 << 16)
+def _is_spelt_host(host: str) -> bool:
+    try:
+        return normalise_host(host) == host
+    except ValueError:
+        return False
 
 
 def normalise_host(host: str) -> str:
@@ -86,8 +155,12 @@ def registrable_domain(url: str) -> str:
     The public-suffix list is the one bundled with tldextract; under a suffix that is not on it, such as
     ``.test``, the last two labels count. A host that is itself a suffix is returned whole.
     """
-    host = urlsplit(url).hostname or ""
-    return _registrable_domain_of_host(host)
+    return _registrable_domain_of_host(_host(url))
+
+
+def _host(url: str) -> str:
+    match = _SPELT_HOST.match(url)
+    return match[1] if match else urlsplit(url).hostname or ""
 
 
 @functools.lru_cache(maxsize=1 << 16)
@@ -127,7 +200,7 @@ class DomainRules:
 
     def refusing(self, url: str) -> str | None:
         """The rule that refuses a normalised URL, as it was written in the list, or None."""
-        host = urlsplit(url).hostname or ""
+        host = _host(url)
         host = f"[{host}]" if ":" in host else host
         while host:
             if host in self._rules:
