@@ -29,6 +29,7 @@ class ExtractLinks(Section):
     crawl: str  # name of the crawl, kept with every link
     blocked_domains: list[str] = []  # a domain blocks its subdomains too
     opt_out_signals: list[str] = ["noai", "noimageai"]  # a page that carries one is not used
+    agent: str = "openlvd"  # directives that a page addresses to this robot hold for us
 
 
 class Download(Section):

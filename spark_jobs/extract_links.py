@@ -1,4 +1,4 @@
-"""Find the image links of web pages (WARC, HTML) and URL lists, and refuse those that must not be asked for.
+"""Find the image links of web pages (WARC, WAT, HTML) and URL lists, and refuse those that must not be asked for.
 
 A unit is a distinct image URL, or a file, record or link that cannot be used.
 """
@@ -29,7 +29,7 @@ def run(context: Context) -> Outcome:
     files = [("pages", f.name, f.uri) for f in list_all(sources.pages)]
     files += [("urls", f.name, f.uri) for f in list_all(sources.urls)]
     frame = context.spark.createDataFrame(files, "kind string, name string, uri string")
-    rules = LinkRules(recipe.crawl, tuple(recipe.blocked_domains), tuple(recipe.opt_out_signals))
+    rules = LinkRules(recipe.crawl, tuple(recipe.blocked_domains), tuple(recipe.opt_out_signals), recipe.agent)
     found = frame.repartition(max(1, min(len(files), context.config.runtime.partitions))).mapInArrow(
         partial(_read_files, rules=rules), from_arrow_schema(schema.LINKS.schema)
     )
@@ -67,7 +67,7 @@ def _read_files(batches: Iterable[pa.RecordBatch], rules: LinkRules) -> Iterator
 
 STAGE = Stage(
     name="extract_links",
-    version=1,
+    version=2,
     after=None,
     sources=("pages", "urls"),
     writes=lambda _: (schema.LINKS,),

@@ -1,26 +1,23 @@
 """The image links of one page, with their alt texts and the rights signals of the page."""
 
-import re
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from selectolax.lexbor import LexborHTMLParser, LexborNode
+from selectolax.lexbor import LexborCSSSelector, LexborNode
 
-from curation.links.charset import as_utf8
+from curation.links.elements import Attributes, Elements, alt_text, reference
 from curation.links.pages import Page
+from curation.links.parse import parsed
 from curation.links.rights import meta_signals
 from curation.links.srcset import Candidate, candidates
 from curation.links.urls import Base
 
-MAX_ALT_CHARS = 2000
 _LAZY_SRC = ("data-src", "data-original", "data-lazy-src", "data-lazy", "data-original-src", "data-url", "data-img-src")
 _SRCSET = ("srcset", "data-srcset", "data-lazy-srcset", "data-original-set")
 _CHOICE = frozenset({*_LAZY_SRC, *_SRCSET})  # attributes that offer something beside src
-_WANTED = 'img, meta[content], base[href], link[rel~="license"][href], a[rel~="license"][href]'
-_STRIPPED = re.compile(r"[\t\n\r]")  # browsers drop these from URLs wherever they stand
-
-_Attributes = dict[str, str | None]
+_WANTED = 'img, meta[content], base[href], link[rel~="license" i][href], a[rel~="license" i][href]'
 
 
 class Link(NamedTuple):
@@ -55,76 +52,98 @@ class PageLinks:
     rights: tuple[str, ...]
 
 
-def extract(page: Page) -> PageLinks:
+def extract(page: Page, agent: str = "") -> PageLinks:
     """Find the images of a page: ``img`` (``src``, ``srcset``, ``picture``, lazy loading), ``noscript``, ``og:image``.
 
     For an element that offers several sizes, the largest is taken: by width, then by density; with equal sizes an
     attribute for lazy loading goes before ``src``, which then holds a placeholder. Broken markup is read as
     browsers read it.
+
+    Args:
+        page: as it was crawled.
+        agent: our product token; a ``<meta>`` of that name holds for us as one for all robots does.
     """
-    images: list[tuple[str, str | None]] = []
-    metas: list[_Attributes] = []
-    licences: list[str] = []
-    base_href: str | None = None
-    # One walk over the tree, and one dictionary for an element: both cost more than the parsing when repeated.
-    for node in LexborHTMLParser(as_utf8(page.html, page.charset)).css(_WANTED):
-        attributes = node.attributes
-        match node.tag:
-            case "img":
-                if url := _largest(node, attributes):
-                    images.append((url, _text(attributes.get("alt"))))
-            case "meta":
-                metas.append(attributes)
-            case "base" if base_href is None:
-                base_href = _clean(attributes["href"])
-            case "link" | "a":
-                licences.append(_clean(attributes["href"]))
+    elements = page.elements or _elements(page)
     base = Base(page.url)
-    if base_href is not None:
-        base = Base(base.join(base_href))
-    images += _og_images(metas)
+    if elements.base is not None:
+        base = Base(base.join(elements.base))
+    images = [*elements.images, *_og_images(elements.metas)]
     links, data_uris = _links(images, base)
-    rights = {*page.rights, *_meta_rights(metas), *_licence_rights(licences, base)}
+    rights = {*page.rights, *_meta_rights(elements.metas, agent), *_licence_rights(elements.licences, base)}
     return PageLinks(links, data_uris, len(images), tuple(sorted(rights)))
 
 
-def _largest(node: LexborNode, attributes: _Attributes) -> str | None:
-    """The URL of the largest picture that an ``<img>`` offers."""
+def _elements(page: Page) -> Elements:
+    images: list[tuple[str, str | None]] = []
+    metas: list[Attributes] = []
+    licences: list[str] = []
+    base: str | None = None
+    # One walk over the tree and one dictionary an element: a second walk costs more than all that is done here.
+    root = parsed(page.html, page.charset).root
+    for node in _selector().find(_WANTED, root) if root is not None else ():
+        attributes = node.attributes
+        tag = node.tag
+        if tag == "img":
+            if image := _image(node, attributes):
+                images.append(image)
+        elif tag == "meta":
+            metas.append(attributes)
+        elif tag != "base":
+            licences.append(reference(attributes["href"]))
+        elif base is None:
+            base = reference(attributes["href"])
+    return Elements(images, metas, licences, base)
+
+
+@functools.cache
+def _selector() -> LexborCSSSelector:
+    """One for all pages of a process, which reads them in turn: a new one costs as much as a small page."""
+    return LexborCSSSelector()
+
+
+def _image(node: LexborNode, attributes: Attributes) -> tuple[str, str | None] | None:
+    """The URL of the largest picture that an ``<img>`` offers, and its alt text."""
     parent = node.parent
     sources = _picture_sources(parent) if parent is not None and parent.tag == "picture" else []
-    if not sources and _CHOICE.isdisjoint(attributes):
-        return _clean(attributes.get("src"))
+    if sources or not _CHOICE.isdisjoint(attributes):
+        url = _largest(attributes, sources)
+    else:
+        url = reference(attributes.get("src"))
+    return (url, alt_text(attributes.get("alt"))) if url else None
+
+
+def _largest(attributes: Attributes, sources: list[Candidate]) -> str | None:
     offered = [
         *sources,
         *_sets(attributes),
-        *(Candidate(0, 1.0, url) for name in (*_LAZY_SRC, "src") if (url := _clean(attributes.get(name)))),
+        *(Candidate(0, 1.0, url) for name in (*_LAZY_SRC, "src") if (url := reference(attributes.get(name)))),
     ]  # the preferred first among equals
     if not offered:
         return None
-    return max(offered, key=lambda c: (not c.url[:5].lower() == "data:", c.width, c.density)).url
+    return max(offered, key=lambda c: (c.url[:5].lower() != "data:", c.width, c.density)).url
 
 
 def _picture_sources(picture: LexborNode) -> list[Candidate]:
-    return [candidate for source in picture.css("source") for candidate in _sets(source.attributes)]
+    return [candidate for source in _selector().find("source", picture) for candidate in _sets(source.attributes)]
 
 
-def _sets(attributes: _Attributes) -> Iterator[Candidate]:
+def _sets(attributes: Attributes) -> Iterator[Candidate]:
     for name in _SRCSET:
         if text := attributes.get(name):
             yield from candidates(text)
 
 
-def _og_images(metas: list[_Attributes]) -> list[tuple[str, str | None]]:
+def _og_images(metas: list[Attributes]) -> list[tuple[str, str | None]]:
     found: list[tuple[str, str | None]] = []
     for attributes in metas:
         name = (attributes.get("property") or attributes.get("name") or "").strip().lower()
         if not name.startswith("og:image"):
             continue
-        content = _clean(attributes.get("content"))
+        content = reference(attributes.get("content"))
         if name in ("og:image", "og:image:url") and content:
             found.append((content, None))
         elif name == "og:image:alt" and found:
-            found[-1] = (found[-1][0], _text(content))
+            found[-1] = (found[-1][0], alt_text(content))
     return found
 
 
@@ -143,16 +162,16 @@ def _links(images: list[tuple[str, str | None]], base: Base) -> tuple[list[Link]
     return list(found.values()), data_uris
 
 
-def _meta_rights(metas: list[_Attributes]) -> Iterator[str]:
+def _meta_rights(metas: list[Attributes], agent: str) -> Iterator[str]:
     for attributes in metas:
         if name := attributes.get("name"):
-            for signal in meta_signals(name, attributes["content"] or ""):
+            for signal in meta_signals(name, attributes["content"] or "", agent):
                 yield f"meta:{signal}"
 
 
-def _licence_rights(references: list[str], base: Base) -> Iterator[str]:
-    for reference in references:
-        link = _link(reference, None, base)
+def _licence_rights(licences: list[str], base: Base) -> Iterator[str]:
+    for raw in licences:
+        link = _link(raw, None, base)
         if link.error is None:
             yield f"license:{link.url}"
 
@@ -162,14 +181,3 @@ def _link(raw: str, alt: str | None, base: Base) -> Link:
         return Link(base.resolve(raw), alt)
     except ValueError as error:
         return Link(raw, alt, str(error))
-
-
-def _clean(url: str | None) -> str:
-    if not url:
-        return ""
-    url = url.strip()
-    return _STRIPPED.sub("", url) if "\n" in url or "\t" in url or "\r" in url else url
-
-
-def _text(alt: str | None) -> str | None:
-    return " ".join(alt.split())[:MAX_ALT_CHARS] or None if alt else None

@@ -1,4 +1,4 @@
-"""Pages out of one input file: WARC (plain or gzip) and plain HTML, with whatever is broken reported in place."""
+"""Pages out of one input file: WARC or WAT (plain or gzip) or plain HTML, with whatever is broken reported in place."""
 
 import re
 import zlib
@@ -8,13 +8,16 @@ from typing import BinaryIO, Literal
 from urllib.parse import quote
 
 from fastwarc.warc import ArchiveIterator, WarcRecord, WarcRecordType
-from selectolax.lexbor import LexborHTMLParser
 
 from curation.links.bodies import BodyError, decoded_body, gunzip_start
-from curation.links.charset import as_utf8
+from curation.links.elements import Elements
+from curation.links.parse import parsed
+from curation.links.rights import HEADERS as _RIGHTS_HEADERS
 from curation.links.rights import header_signals
+from curation.links.wat import capture
 
-MAX_RECORD_BYTES = 32 << 20
+MAX_RECORD_BYTES = 8 << 20  # Common Crawl cuts pages at 5 MiB
+MAX_TAGS = 100_000  # parsers take a time that is quadratic in how deeply tags are nested: 10,000 a tenth of a second
 
 _MAX_RESTARTS = 100  # in one file; beyond it the rest of the file is given up
 _SNIFFED_BYTES = 4096
@@ -32,11 +35,13 @@ class Page:
     Attributes:
         url: its address; a ``file:`` pseudo-address where a plain HTML file names none, so that only absolute
             links resolve.
-        html: the body without transfer and content encodings.
+        html: the body without transfer and content encodings; empty where ``elements`` is set.
         charset: of the Content-Type header, or None.
         offset: byte offset of the record in the file; of its gzip member in a compressed one.
         crawled_at: WARC-Date (ISO 8601), or None.
         rights: signals in the response headers, as ``header:noai``.
+        elements: what a WAT file tells instead of the HTML, or None.
+        warc: name of the WARC file that the WAT file describes, and the offset of the record in it, or None.
     """
 
     url: str
@@ -45,6 +50,8 @@ class Page:
     offset: int = 0
     crawled_at: str | None = None
     rights: tuple[str, ...] = ()
+    elements: Elements | None = None
+    warc: tuple[str, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +63,9 @@ class Broken:
     message: str
 
 
-def read_pages(file: BinaryIO, name: str, max_record_bytes: int = MAX_RECORD_BYTES) -> Iterator[Page | Broken]:
+def read_pages(
+    file: BinaryIO, name: str, agent: str = "", max_record_bytes: int = MAX_RECORD_BYTES
+) -> Iterator[Page | Broken]:
     """Read every HTML page of one file; content never raises, it is reported as :class:`Broken`.
 
     After a broken record the reading goes on at the next gzip member or WARC header. Memory stays below a small
@@ -65,6 +74,7 @@ def read_pages(file: BinaryIO, name: str, max_record_bytes: int = MAX_RECORD_BYT
     Args:
         file: seekable, at its start.
         name: of the file, relative to its source; its suffix helps to recognise HTML.
+        agent: our product token; directives in ``X-Robots-Tag`` headers that name it concern us.
         max_record_bytes: a longer page is Broken.
     """
     head = file.read(_SNIFFED_BYTES)
@@ -75,7 +85,7 @@ def read_pages(file: BinaryIO, name: str, max_record_bytes: int = MAX_RECORD_BYT
     start = gunzip_start(head, _SNIFFED_BYTES) if head.startswith(_GZIP) else head
     plain_name = name.lower().removesuffix(".gz")
     if start.startswith(b"WARC/"):
-        yield from _read_warc(file, max_record_bytes)
+        yield from _read_warc(file, agent, max_record_bytes)
     elif start.startswith(b"filedesc://"):
         yield Broken(0, "file", "ARC file; only WARC is read")
     elif plain_name.endswith(_HTML_NAMES) or _HTML_START.match(start):
@@ -88,7 +98,7 @@ def read_pages(file: BinaryIO, name: str, max_record_bytes: int = MAX_RECORD_BYT
         yield Broken(0, "file", "neither WARC nor HTML")
 
 
-def _read_warc(file: BinaryIO, max_record_bytes: int) -> Iterator[Page | Broken]:
+def _read_warc(file: BinaryIO, agent: str, max_record_bytes: int) -> Iterator[Page | Broken]:
     captures = broken = 0
     for record in _records(file):
         result: Page | Broken | None
@@ -97,15 +107,15 @@ def _read_warc(file: BinaryIO, max_record_bytes: int) -> Iterator[Page | Broken]
         else:
             captures += record.record_type in (WarcRecordType.response, WarcRecordType.resource)
             try:
-                result = _page(record, max_record_bytes)
+                result = _page(record, agent, max_record_bytes)
             except Exception as error:  # whatever the parsers raise on hostile bytes is the record's fault
                 result = Broken(record.stream_pos, "record", _sentence(error))
-        if isinstance(result, Broken):
-            broken += 1
         if result is not None:
+            broken += isinstance(result, Broken)
+            captures += isinstance(result, Page)
             yield result
     if not captures and not broken:
-        yield Broken(0, "file", "no HTTP responses (a WAT, WET or request-only file)")
+        yield Broken(0, "file", "no HTTP responses (a WET or request-only file, or a WAT file of such)")
 
 
 def _records(file: BinaryIO) -> Iterator[WarcRecord | Broken]:
@@ -147,16 +157,19 @@ def _next_boundary(file: BinaryIO, position: int) -> int | None:
     return None
 
 
-def _page(record: WarcRecord, max_record_bytes: int) -> Page | Broken | None:
+def _page(record: WarcRecord, agent: str, max_record_bytes: int) -> Page | Broken | None:
     """The page of a record; None where it holds none (a redirect, an image, a request)."""
     offset, kind = record.stream_pos, record.record_type
     if kind == WarcRecordType.unknown and not record.headers.get("WARC-Type"):
         return Broken(offset, "record", "truncated WARC header")
+    if kind == WarcRecordType.metadata:
+        return _wat_page(record, agent, max_record_bytes)
     if kind not in (WarcRecordType.response, WarcRecordType.resource):
         return _passed_over(record)
     if not (record.headers.get("Content-Length") or "").strip().isdigit():
         return Broken(offset, "record", "no valid Content-Length")
-    headers: list[tuple[str, str]] = []
+    headers: dict[str, str] = {}
+    signals: list[str] = []
     content_type = record.headers.get("Content-Type") or ""
     if kind == WarcRecordType.response:
         if not record.is_http:
@@ -167,8 +180,11 @@ def _page(record: WarcRecord, max_record_bytes: int) -> Page | Broken | None:
             return _passed_over(record) or Broken(offset, "record", "response without an HTTP status line")
         if not 200 <= record.http_headers.status_code < 300:
             return _passed_over(record)
-        headers = list(record.http_headers.to_tuples())
-        content_type = _header(headers, "content-type")
+        pairs = record.http_headers.to_tuples()
+        headers = {name.lower(): value for name, value in reversed(pairs)}  # the first of equal names counts
+        if not _RIGHTS_HEADERS.isdisjoint(headers):
+            signals = header_signals(pairs, agent)
+        content_type = headers.get("content-type", "")
     media_type = content_type.partition(";")[0].strip().lower()
     if media_type and media_type not in _HTML_TYPES:
         return _passed_over(record)
@@ -180,12 +196,14 @@ def _page(record: WarcRecord, max_record_bytes: int) -> Page | Broken | None:
         return _truncated(record, len(body))
     try:
         body = decoded_body(
-            body, _header(headers, "transfer-encoding"), _header(headers, "content-encoding"), max_record_bytes
+            body, headers.get("transfer-encoding", ""), headers.get("content-encoding", ""), max_record_bytes
         )
     except BodyError as error:
         return Broken(offset, "record", str(error))
     if not media_type and not _HTML_START.match(body):
         return None
+    if body.count(b"<") > MAX_TAGS:
+        return Broken(offset, "record", f"page with more than {MAX_TAGS} tags")
     url = (record.headers.get("WARC-Target-URI") or "").strip("<> ")
     if not url:
         return Broken(offset, "record", "no WARC-Target-URI")
@@ -195,7 +213,30 @@ def _page(record: WarcRecord, max_record_bytes: int) -> Page | Broken | None:
         charset=_charset(content_type),
         offset=offset,
         crawled_at=record.headers.get("WARC-Date"),
-        rights=tuple(f"header:{signal}" for signal in header_signals(headers)),
+        rights=tuple(f"header:{signal}" for signal in signals),
+    )
+
+
+def _wat_page(record: WarcRecord, agent: str, max_record_bytes: int) -> Page | Broken | None:
+    offset, length = record.stream_pos, record.content_length
+    if (record.headers.get("Content-Type") or "").partition(";")[0].strip().lower() != "application/json":
+        return _passed_over(record)
+    if length > max_record_bytes:
+        return Broken(offset, "record", f"record larger than {max_record_bytes} bytes")
+    payload = record.reader.read(length) if length else b""
+    if len(payload) < length:
+        return _truncated(record, len(payload))
+    found = capture(payload)
+    if found is None or found.elements is None or not 200 <= found.status < 300:
+        return None
+    return Page(
+        url=found.url,
+        html=b"",
+        offset=offset,
+        crawled_at=found.crawled_at,
+        rights=tuple(f"header:{signal}" for signal in header_signals(found.headers, agent)),
+        elements=found.elements,
+        warc=(found.file, found.offset) if found.file is not None else None,
     )
 
 
@@ -218,12 +259,14 @@ def _read_html(file: BinaryIO, name: str, compressed: bool, max_record_bytes: in
             html = decoded_body(html, "", "gzip", max_record_bytes)
         except BodyError as error:
             return Broken(0, "file", str(error))
+    if html.count(b"<") > MAX_TAGS:
+        return Broken(0, "file", f"page with more than {MAX_TAGS} tags")
     return Page(url=_stated_address(html) or f"file:{quote(name)}", html=html)
 
 
 def _stated_address(html: bytes) -> str | None:
     """Where a saved page says it came from: rel=canonical, then ``<base>``, then og:url; absolute ones only."""
-    tree = LexborHTMLParser(as_utf8(html, None))
+    tree = parsed(html, None)
     for selector, attribute in (
         ('link[rel~="canonical"][href]', "href"),
         ("base[href]", "href"),
@@ -234,10 +277,6 @@ def _stated_address(html: bytes) -> str | None:
         if address.lower().startswith(("http://", "https://")):
             return address
     return None
-
-
-def _header(headers: list[tuple[str, str]], name: str) -> str:
-    return next((value for key, value in headers if key.lower() == name), "")
 
 
 def _charset(content_type: str) -> str | None:

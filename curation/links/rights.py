@@ -7,7 +7,9 @@ Names are those of the signals themselves ("noai", "tdm-reservation"); whoever o
 from collections.abc import Iterable
 
 DIRECTIVES = frozenset({"noai", "noimageai", "noindex", "noimageindex", "none"})
-TDM_RESERVATION = "tdm-reservation"  # W3C TDM Reservation Protocol: "1" reserves text and data mining
+# W3C TDM Reservation Protocol: "1" reserves text and data mining; the policy is the URL where it can be licensed
+TDM_RESERVATION, TDM_POLICY = "tdm-reservation", "tdm-policy"
+HEADERS = frozenset({"x-robots-tag", TDM_RESERVATION, TDM_POLICY})  # the only ones that can hold a signal
 
 _DIRECTIVES_WITH_VALUE = frozenset(
     {"unavailable_after", "max-snippet", "max-image-preview", "max-video-preview", "indexifembedded"}
@@ -26,18 +28,28 @@ def header_signals(headers: Iterable[tuple[str, str]], agent: str = "") -> list[
         match name.lower():
             case "x-robots-tag":
                 found.update(_robots_header(value, agent.lower()))
-            case "tdm-reservation" if value.strip() == "1":
-                found.add(TDM_RESERVATION)
+            case other:
+                found.update(_tdm(other, value))
     return sorted(found)
 
 
-def meta_signals(name: str, content: str) -> list[str]:
-    """Signals in one ``<meta name=... content=...>``, sorted."""
-    match name.strip().lower():
-        case "robots":
-            return sorted({token.strip().lower() for token in content.split(",")} & DIRECTIVES)
-        case "tdm-reservation" if content.strip() == "1":
-            return [TDM_RESERVATION]
+def meta_signals(name: str, content: str, agent: str = "") -> list[str]:
+    """Signals in one ``<meta name=... content=...>``, sorted.
+
+    Args:
+        name: ``robots`` addresses everybody, the product token of a robot that one alone.
+        content: directives, or what the TDM Reservation Protocol has there.
+        agent: our product token.
+    """
+    name = name.strip().lower()
+    if name == "robots" or (agent and name == agent.lower()):
+        return sorted({token.strip().lower() for token in content.split(",")} & DIRECTIVES)
+    return _tdm(name, content)
+
+
+def _tdm(name: str, value: str) -> list[str]:
+    if (name == TDM_RESERVATION and value.strip() == "1") or (name == TDM_POLICY and value.strip()):
+        return [name]
     return []
 
 

@@ -21,11 +21,13 @@ class LinkRules:
         crawl: name kept with every link.
         blocked_domains: each blocks its subdomains too.
         opt_out_signals: a page with one of these directives (``noai``) in its headers or markup is not used.
+        agent: our product token; directives that name it hold for us.
     """
 
     crawl: str
     blocked_domains: tuple[str, ...] = ()
     opt_out_signals: tuple[str, ...] = ()
+    agent: str = ""
     _opt_out: frozenset[str] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -48,7 +50,7 @@ class LinkRules:
 def links_of_pages(file: BinaryIO, name: str, rules: LinkRules) -> Iterator[list[dict[str, Any]]]:
     """Rows of ``schema.LINKS`` for a WARC or HTML file, a list a page; never raises for bad content."""
     name = without_surrogates(name)
-    for page in read_pages(file, name):
+    for page in read_pages(file, name, rules.agent):
         if isinstance(page, Broken):
             yield [_broken(page, name, rules)]
         else:
@@ -81,13 +83,14 @@ def links_of_list(file: BinaryIO, name: str, rules: LinkRules) -> Iterator[list[
 
 
 def _links_of_page(page: Page, name: str, rules: LinkRules) -> Iterator[dict[str, Any]]:
-    found = extract(page)
+    found = extract(page, rules.agent)
     rights = list(found.rights)
+    file, offset = page.warc or (name, page.offset)
     place = {
         "page_url": page.url,
         "crawl": rules.crawl,
-        "file": name,
-        "offset": page.offset,
+        "file": file,
+        "offset": offset,
         "crawled_at": page.crawled_at,
         "rights": rights,
     }

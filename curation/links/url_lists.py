@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from curation.links.bodies import BodyError, Gunzipped
 from curation.links.charset import without_surrogates
-from curation.links.html import MAX_ALT_CHARS
+from curation.links.elements import MAX_ALT_CHARS
 from curation.links.pages import Broken
 
 MAX_LINE_CHARS = 1 << 20

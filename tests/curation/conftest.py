@@ -1,4 +1,4 @@
-"""One built pocket web for all tests of this folder."""
+"""One built pocket web for all tests of these folders."""
 
 from pathlib import Path
 
