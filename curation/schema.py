@@ -34,6 +34,9 @@ class Reason(enum.StrEnum):
     # index: the unit is a fetched or imported file
     EXACT_DUPLICATE = "exact_duplicate"
     EMPTY_FILE = "empty_file"
+    NO_PICTURE = "no_picture"  # a text, a film, a table without image bytes
+    COMPRESSED_ARCHIVE = "compressed_archive"
+    NOT_DOWNLOADED = "not_downloaded"  # by whoever made the data set that is imported
     # screen: from here on the unit is an image
     NOT_AN_IMAGE = "not_an_image"
     UNSUPPORTED_FORMAT = "unsupported_format"
@@ -96,13 +99,20 @@ LINKS = Table(
 FILES = Table(
     "files",  # every fetched or imported file, with the id of its content
     _schema(
-        image_id=pa.string(),  # null where the file is empty
-        url=pa.string(),  # null for an imported file
-        path=pa.string(),  # "<source name>:<relative path>" of an imported file; null for a fetched one
+        image_id=pa.string(),  # null where there is a reason
+        url=pa.string(),  # of an imported file only where something beside it tells
+        path=pa.string(),  # "<source name>:<relative path>[#<member, or column/row>]" if imported; null if fetched
         shard=pa.string(),
         offset_bytes=pa.int64(),
         size_bytes=pa.int64(),
+        page_url=pa.string(),  # this and the next two of an imported file, where something beside it tells
+        domain=pa.string(),
+        caption=pa.string(),
+        companions=pa.int32(),  # files that came with it and are no units: texts, records
+        reason=pa.string(),  # why it may not be looked at as a picture; null for one that may
+        detail=pa.string(),
     ),
+    version=2,
 )
 
 IMAGES = Table(
@@ -152,13 +162,15 @@ SIGHTINGS = Table(
     "sightings",  # where the bytes of an image were met: many to one image
     _schema(
         image_id=pa.string(),
-        url=pa.string(),  # null for imported images
+        url=pa.string(),  # null for imported images of unknown origin
         page_url=pa.string(),
         domain=pa.string(),
         crawl=pa.string(),
-        path=pa.string(),  # "<source name>:<relative path>" of an imported image
+        path=pa.string(),  # as in files; null for a fetched image
+        caption=pa.string(),  # that came with an imported image; the alt texts of fetched ones are in links
         rights=pa.list_(pa.string()),
     ),
+    version=2,
 )
 
 ROBOTS = Table(

@@ -161,15 +161,17 @@ class Store:
         with filesystem.open(path, "rb") as file:
             return dict(json.load(file))
 
-    def shard_uri(self, shard: str) -> str:
+    def shard_uri(self, shard: str, sources: dict[str, str] | None = None) -> str:
         """URI of a shard as ``images.shard`` names it ("store:<path>" or "<source>:<path>").
+
+        Args:
+            shard: the name.
+            sources: what ``sources()`` gave before, so that it need not be read for every shard.
 
         Raises:
             ValueError: the name leaves its root, or its source is unknown to this store.
         """
-        return self._resolve(shard, self.sources())
-
-    def _resolve(self, shard: str, sources: dict[str, str]) -> str:
+        sources = self.sources() if sources is None else sources
         root, _, relative = shard.partition(":")
         inside = relative and not relative.startswith("/") and ".." not in PurePosixPath(relative).parts
         if not inside or (root == "store" and not relative.startswith("shards/")):
@@ -194,7 +196,7 @@ class Store:
             if shard not in opened:
                 while len(opened) >= _OPEN_SHARDS:
                     opened.popitem(last=False)[1].close()
-                opened[shard] = _open_shard(shard, self._resolve(shard, sources))
+                opened[shard] = _open_shard(shard, self.shard_uri(shard, sources))
             opened.move_to_end(shard)
             opened[shard].seek(offset_bytes)
             data = bytes(opened[shard].read(size_bytes))

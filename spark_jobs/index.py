@@ -1,59 +1,90 @@
 """Give every fetched or imported file its content's id, and every image one place and its sightings.
 
-A unit is a file; the second file with the same bytes is a sighting of the same image.
+A unit is a file; the second file with the same bytes is a sighting of the same image. Files that are there already are
+pictures in folders, members of tars and rows of Parquet (see docs/importing.md).
 """
 
 from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import Any
 
-import fsspec
 import pyarrow as pa
 from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_schema
 
 from curation import schema
+from curation.images.copies import Copies
 from curation.images.ids import image_id
-from curation.images.imports import imported_files
+from curation.images.imports import imported
+from curation.images.samples import samples
 from curation.schema import Reason
-from curation.store import Store
+from curation.store import Store, open_uri
 from spark_jobs.ledger import ledger_rows
 from spark_jobs.sources import list_files
 from spark_jobs.stage import Context, Stage, main
 from spark_jobs.tables import Outcome
+
+_WORK = pa.schema([("source", pa.string()), ("names", pa.list_(pa.string()))])
+_CHUNK_FILES, _CHUNK_BYTES = 256, 64 << 20  # a task's unit of work: so many small files, or one large one
+_TASKS_PER_PARTITION = 100
+_BATCH_ROWS = 1000
 
 
 def run(context: Context) -> Outcome:
     """Write ``files``, ``images`` and ``sightings``."""
     spark, store = context.spark, context.store
     fetches = store.frame(spark, schema.FETCHES).where(F.col("reason").isNull())
-    listed = _listed(context)
-    context.store.write(schema.FILES, _fetched(context, fetches).unionByName(_imported(context, listed)), context.run)
+    store.write(schema.FILES, _fetched(context, fetches).unionByName(_imported(context)), context.run)
 
     files = store.frame(spark, schema.FILES)
-    name = F.coalesce("url", "path")
+    pictures = files.where(F.col("image_id").isNotNull())
+    name = F.coalesce("path", "url")
     first = Window.partitionBy("image_id").orderBy(name, "shard", "offset_bytes")
-    ranked = files.where(F.col("image_id").isNotNull()).withColumn("order", F.row_number().over(first))
+    ranked = pictures.withColumn("order", F.row_number().over(first))
     store.write(schema.IMAGES, ranked.where("order = 1"), context.run)
+    store.write(schema.SIGHTINGS, _sightings(context, pictures, fetches), context.run)
 
-    links = store.frame(spark, schema.LINKS).select("url", "page_url", "domain", "crawl", "rights").distinct()
+    is_copy = F.col("order") > 1
+    decided = ranked.unionByName(files.where(F.col("image_id").isNull()), allowMissingColumns=True)
+    rows = ledger_rows(
+        decided,
+        image_id="image_id",
+        # what was never downloaded is known by the URL, as in the download stage
+        url=F.when(F.col("reason") == Reason.NOT_DOWNLOADED.value, F.coalesce("url", "path")).otherwise(name),
+        reason=F.when(is_copy, Reason.EXACT_DUPLICATE.value).otherwise(F.col("reason")),
+        evidence=F.when(is_copy, F.col("image_id")).otherwise(F.col("detail")),
+    )
+    num_fetched = fetches.count()
+    of_files = files.where(F.col("path").isNotNull()).agg(F.count("*"), F.sum("companions")).first()
+    num_imported, companions = of_files[0], of_files[1] or 0
+    counted = {"fetched": num_fetched, "imported": num_imported, "companions": companions}
+    return Outcome(num_fetched + num_imported, rows, counted)
+
+
+def _sightings(context: Context, pictures: DataFrame, fetches: DataFrame) -> DataFrame:
+    """One row for every file and every page that links to its URL, with all signals seen."""
+    links = context.store.frame(context.spark, schema.LINKS).select(
+        "url",
+        F.col("page_url").alias("linking_page"),
+        F.col("domain").alias("linked_domain"),
+        "crawl",
+        F.col("rights").alias("page_rights"),
+    )
     headers = fetches.select("url", F.col("rights").alias("header_rights"))
-    seen = files.where(F.col("image_id").isNotNull()).join(headers, "url", "left").join(links, "url", "left")
-    signals = F.array_sort(F.array_distinct(F.concat(*(F.coalesce(c, F.array()) for c in ("rights", "header_rights")))))
-    store.write(schema.SIGHTINGS, seen.withColumn("rights", signals), context.run)
-
-    empty = files.where(F.col("image_id").isNull()).select(
-        F.lit(None).alias("image_id"), name.alias("url"), F.lit(Reason.EMPTY_FILE.value).alias("reason")
+    # joined apart from what has no URL, which would all come to one task
+    with_url = pictures.where(F.col("url").isNotNull())
+    linked = with_url.join(headers, "url", "left").join(links.distinct(), "url", "left")
+    signals = F.concat(*(F.coalesce(column, F.array()) for column in ("page_rights", "header_rights")))
+    seen = linked.withColumns(
+        {
+            "page_url": F.coalesce("linking_page", "page_url"),
+            "domain": F.coalesce("linked_domain", "domain"),
+            "rights": F.array_sort(F.array_distinct(signals)),
+        }
     )
-    known = ranked.select(
-        "image_id", name.alias("url"), F.when(F.col("order") > 1, Reason.EXACT_DUPLICATE.value).alias("reason")
-    )
-    evidence = F.when(F.col("reason") == Reason.EXACT_DUPLICATE.value, F.col("image_id"))
-    rows = known.unionByName(empty)
-    return Outcome(
-        rows_in=fetches.count() + files.where("path is not null").count(),
-        decisions=ledger_rows(rows, image_id="image_id", url="url", reason="reason", evidence=evidence),
-        metrics={"fetched": fetches.count(), "imported": files.where("path is not null").count()},
-    )
+    unknown = pictures.where(F.col("url").isNull()).withColumn("rights", F.array().cast("array<string>"))
+    return seen.unionByName(unknown, allowMissingColumns=True)
 
 
 def _fetched(context: Context, fetches: DataFrame) -> DataFrame:
@@ -65,7 +96,9 @@ def _fetched(context: Context, fetches: DataFrame) -> DataFrame:
                 rows = batch.to_pylist()
                 for row in rows:
                     data = read(row["shard"], row["offset_bytes"], row["size_bytes"])
-                    row["image_id"], row["path"] = image_id(data) if data else None, None
+                    row["image_id"] = image_id(data) if data else None
+                    row["reason"] = None if data else Reason.EMPTY_FILE.value
+                    row["companions"] = 0
                 yield pa.RecordBatch.from_pylist(rows, schema=schema.FILES.schema)
 
     located = fetches.select("url", "shard", "offset_bytes", "size_bytes")
@@ -73,27 +106,52 @@ def _fetched(context: Context, fetches: DataFrame) -> DataFrame:
     return by_shard.sortWithinPartitions("shard", "offset_bytes").mapInArrow(identify, kinds)
 
 
-def _listed(context: Context) -> list[tuple[str, str, str]]:
-    images = context.config.sources.images
-    return [(source, f.name, f.uri) for source, root in sorted(images.items()) for f in list_files(root)]
+def _imported(context: Context) -> DataFrame:
+    """Rows of the files of all image sources: read where they lie, copied where they must be."""
+    uri, run_id = context.store.uri, context.run.run_id
 
-
-def _imported(context: Context, listed: list[tuple[str, str, str]]) -> DataFrame:
     def identify(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        for batch in batches:
-            for row in batch.to_pylist():
-                with fsspec.open(row["uri"], "rb") as file:
-                    found = imported_files(file, f"{row['source']}:{row['name']}")
-                    yield pa.RecordBatch.from_pylist(list(found), schema=schema.FILES.schema)
+        store = Store(uri)
+        sources = store.sources()
+        rows = (
+            row
+            for batch in batches
+            for work in batch.to_pylist()
+            for row in imported(
+                work["source"],
+                work["names"],
+                lambda shard: open_uri(store.shard_uri(shard, sources)),
+                lambda place: Copies(uri, run_id, place),
+            )
+        )
+        while some := list(islice(rows, _BATCH_ROWS)):
+            yield pa.RecordBatch.from_pylist(some, schema=schema.FILES.schema)
 
-    frame = context.spark.createDataFrame(listed, "source string, name string, uri string")
-    spread = frame.repartition(context.config.runtime.partitions)
+    chunks = pa.Table.from_pylist(list(_chunks(context.config.sources.images)), schema=_WORK)
+    tasks = max(1, min(chunks.num_rows, _TASKS_PER_PARTITION * context.config.runtime.partitions))
+    spread = context.spark.createDataFrame(chunks).coalesce(1).repartition(tasks)  # from one place: evenly
     return spread.mapInArrow(identify, from_arrow_schema(schema.FILES.schema))
+
+
+def _chunks(sources: dict[str, str]) -> Iterator[dict[str, Any]]:
+    """The files of all sources in pieces of work; what goes together stays together."""
+    for source, root in sorted(sources.items()):
+        sizes = {file.name: file.size_bytes for file in list_files(root)}
+        names: list[str] = []
+        size_bytes = 0
+        for group in samples(sizes):
+            names += group
+            size_bytes += sum(sizes[name] or 0 for name in group)
+            if len(names) >= _CHUNK_FILES or size_bytes >= _CHUNK_BYTES:
+                yield {"source": source, "names": names}
+                names, size_bytes = [], 0
+        if names:
+            yield {"source": source, "names": names}
 
 
 STAGE = Stage(
     name="index",
-    version=1,
+    version=2,
     after="download",
     sources=("images",),
     writes=lambda _: (schema.FILES, schema.IMAGES, schema.SIGHTINGS),

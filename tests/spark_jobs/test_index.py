@@ -1,0 +1,135 @@
+"""What lies in folders, tars and Parquet, and what img2dataset wrote, through the stage itself."""
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from conf import load
+from curation.images.ids import image_id
+from curation.schema import Reason
+from spark_jobs.config import CurationConfig
+from spark_jobs.index import _chunks
+from spark_jobs.tables import Tables
+from tests.curation.images.importing import tar_of
+from tests.spark_jobs.equality import assert_same_tables
+
+pytestmark = pytest.mark.spark
+
+NAMES = ["c#d.jpg", "50%20.jpg", "ä ö.jpg", "new\nline.jpg", "[1]*?.jpg", "~x.jpg"]
+
+
+def picture(number):
+    return b"\xff\xd8\xff picture %d" % number + bytes(number % 700)
+
+
+def build(root):
+    """Two sources with one of everything; returns the bytes of every image by the path it must be met at."""
+    expected = {}
+
+    def put(source, name, data):
+        path = root / source / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+
+    for number, name in enumerate(NAMES):
+        put("loose", name, picture(number))
+        expected[f"loose:{name}"] = picture(number)
+    put("loose", "deep/er/copy.jpg", picture(0))
+    expected["loose:deep/er/copy.jpg"] = picture(0)
+    put("loose", "deep/er/copy.json", b'{"url": "http://a.test/copy.jpg"}')
+    put("loose", "notes.txt", b"by itself")
+    put("loose", "zero.jpg", b"")
+    put("loose", ".hidden.jpg", b"x")
+    for number in range(300):
+        put("many", f"{number:03d}.png", picture(1000 + number))
+        expected[f"many:{number:03d}.png"] = picture(1000 + number)
+    members = {f"{number:04d}.jpg": picture(number) for number in range(100, 120)}
+    put("loose", "shard.tar", tar_of(members))
+    expected |= {f"loose:shard.tar#{name}": data for name, data in members.items()}
+    cut = tar_of(members | {"0200.jpg": picture(200) * 100})[:-9000]
+    put("many", "cut.tar", cut)
+    expected |= {f"many:cut.tar#{name}": data for name, data in members.items()}
+    images = [picture(number) for number in range(300, 340)]
+    (root / "many" / "sub").mkdir()
+    pq.write_table(
+        pa.table({"image": [{"bytes": data, "path": None} for data in images]}), root / "many/sub/hf.parquet"
+    )
+    expected |= {f"many:sub/hf.parquet#image/{row}": data for row, data in enumerate(images)}
+    (root / "loose" / "circle").symlink_to("..")
+    return expected
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory):
+    root = tmp_path_factory.mktemp("sources")
+    return root, build(root)
+
+
+def config_of(out, root, *overrides):
+    named = [f"sources.images.{name}={root / name}" for name in ("loose", "many")]
+    places = [f"store={out / 'store'}", f"release={out / 'release'}"]
+    return load(CurationConfig, "conf/curation/own.yaml", [*places, *named, *overrides])
+
+
+@pytest.fixture(scope="module")
+def indexed(sources, run_stages, tmp_path_factory):
+    config = config_of(tmp_path_factory.mktemp("indexed"), sources[0])
+    report = run_stages(config, "index")[-1]
+    return Tables(config.store), report
+
+
+def test_every_image_is_one_read_away(sources, indexed):
+    expected, (store, _) = sources[1], indexed
+    places = {row["image_id"]: row for row in store.table("images").to_pylist()}
+    assert set(places) == {image_id(data) for data in expected.values()}
+    for digest, row in places.items():
+        assert image_id(store.read_image(row["shard"], row["offset_bytes"], row["size_bytes"])) == digest
+
+
+def test_every_file_is_a_sighting_of_its_bytes(sources, indexed):
+    expected, (store, _) = sources[1], indexed
+    sightings = store.table("sightings").to_pylist()
+    assert {row["path"]: row["image_id"] for row in sightings} == {p: image_id(data) for p, data in expected.items()}
+    assert len(sightings) == len(expected)
+    (known,) = [row for row in sightings if row["url"]]
+    assert (known["path"], known["url"], known["domain"]) == (
+        "loose:deep/er/copy.jpg",
+        "http://a.test/copy.jpg",
+        "a.test",
+    )
+
+
+def test_what_is_no_image_has_its_reason(sources, indexed):
+    expected, (store, report) = sources[1], indexed
+    drops = {(row["url"].partition("-from-")[0], row["reason"]) for row in store.decisions("index").to_pylist()}
+    assert drops >= {
+        ("loose:notes.txt", Reason.NO_PICTURE),
+        ("loose:zero.jpg", Reason.EMPTY_FILE),
+        ("many:cut.tar#damaged", Reason.BROKEN_FILE),
+    }
+    copies = len(expected) - len(set(expected.values()))
+    rest = {Reason.NO_PICTURE: 1, Reason.EMPTY_FILE: 1, Reason.BROKEN_FILE: 1}
+    assert report.dropped == {Reason.EXACT_DUPLICATE: copies, **rest}
+    assert report.kept == len(set(expected.values()))
+
+
+@pytest.mark.parametrize("partitions", [1])
+def test_the_tables_are_the_same_for_any_number_of_partitions(sources, indexed, run_stages, tmp_path, partitions):
+    config = config_of(tmp_path, sources[0], f"runtime.partitions={partitions}")
+    run_stages(config, "index")
+    assert_same_tables(indexed[0].uri, config.store)
+    (shards,) = Path(config.store, "shards").iterdir()
+    (others,) = Path(indexed[0].uri, "shards").iterdir()
+    assert {p.name: p.read_bytes() for p in shards.iterdir()} == {p.name: p.read_bytes() for p in others.iterdir()}
+
+
+def test_work_is_cut_into_pieces_that_keep_together_what_belongs_together(tmp_path):
+    for number in range(700):
+        (tmp_path / f"{number:03d}.jpg").write_bytes(b"x")
+        (tmp_path / f"{number:03d}.json").write_bytes(b"{}")
+    chunks = list(_chunks({"a": str(tmp_path)}))
+    assert [len(chunk["names"]) for chunk in chunks] == [256] * 5 + [120]
+    stems = [{name.partition(".")[0] for name in chunk["names"]} for chunk in chunks]
+    assert sum(map(len, stems)) == len(set.union(*stems)) == 700
