@@ -242,7 +242,7 @@ def opened(config: CurationConfig) -> Iterator[tuple[Tables, Callable[[], SparkS
     local = "://" not in store.uri
     logs = Path(store.uri if local else os.environ.get("TMPDIR", "/tmp")) / "logs"
     logs.mkdir(parents=True, exist_ok=True)
-    lock = _lock(Path(store.uri) / "lock") if local else None
+    lock = lock_store(Path(store.uri) / "lock") if local else None
     running: list[SparkSession] = []
     manager = session(config.runtime, logs / "spark.log")
 
@@ -260,8 +260,12 @@ def opened(config: CurationConfig) -> Iterator[tuple[Tables, Callable[[], SparkS
             lock.close()
 
 
-def _lock(path: Path) -> IO[str]:
-    """Hold ``path`` until it is closed or the process dies, however it dies."""
+def lock_store(path: Path) -> IO[str]:
+    """Hold a store's lock until it is closed or the process dies, however it dies.
+
+    Raises:
+        ValueError: another process is writing the store.
+    """
     file = path.open("a+")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
