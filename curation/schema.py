@@ -130,8 +130,8 @@ SCREENED = Table(
     _schema(
         image_id=pa.string(),
         format=pa.string(),  # as decoded: JPEG, PNG, ...
-        width=pa.int32(),  # of the upright picture; as declared where it was not decoded
-        height=pa.int32(),
+        width=pa.int64(),  # of the upright picture; as declared, up to 2**32 - 1, where it was not decoded
+        height=pa.int64(),
         num_frames=pa.int64(),  # of an animation; pages of a TIFF
         entropy=pa.float64(),  # of the thumbnail's luma, in bits
         pca_hash=pa.string(),  # hex; null for a flat picture

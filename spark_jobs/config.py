@@ -46,9 +46,17 @@ class Index(Section):
     """Content-addressed indexing has nothing to choose."""
 
 
-class Screen(QualityRules):
-    """Which images are fit for use."""
+class HashProjection(Section):
+    """A PCA hash that another run fitted: the file it kept in its store, and the SHA-256 in the file's name."""
 
+    path: str
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+
+
+class Screen(QualityRules):
+    """Which images are fit for use, and how near-exact copies are found."""
+
+    pca_hash: HashProjection | None = None  # None: fitted
     pca_hash_sample: int = Field(10_000, gt=0)  # images, taken in hash order, that its projection is fitted on
 
 

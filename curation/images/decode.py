@@ -1,5 +1,8 @@
 """Decode untrusted bytes into an upright RGB picture, or say why not."""
 
+import contextlib
+import ctypes
+import functools
 import io
 import threading
 import warnings
@@ -7,7 +10,7 @@ from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError, _imaging
 
 from curation.images.frames import num_frames
 from curation.schema import Reason
@@ -25,6 +28,7 @@ _UPRIGHT = {  # EXIF orientation -> the operation that undoes it
     8: Image.Transpose.ROTATE_90,
 }
 _EXIF_ORIENTATION = 0x0112
+_PART = 1 << 20  # samples turned into float64 at once
 _OTHER_MAGIC = (  # image formats that are recognised in order to be refused by name
     b"8BPS", b"\x00\x00\x01\x00", b"\x00\x00\x02\x00", b"\x00\x00\x00\x0cjP  ", b"\xff\x4f\xff\x51", b"\xff\x0a",
     b"\x00\x00\x00\x0cJXL ", b"%PDF", b"%!PS", b"qoif", b"DDS ", b"v/1\x01", b"#?RADIANCE", b"SIMPLE  =", b"FLIF",
@@ -54,7 +58,7 @@ class Decoded(Header):
     """A decoded picture.
 
     Attributes:
-        image: RGB, upright, first frame; smaller than ``width`` x ``height`` where a draft was asked for.
+        image: RGB, upright, first frame; ``width`` x ``height`` pixels unless a square was asked for.
     """
 
     image: Image.Image
@@ -74,17 +78,18 @@ class DecodeError(ValueError):
         self.header = header
 
 
-def decode(data: bytes, max_pixels: int, draft_side: int | None = None) -> Decoded:
+def decode(data: bytes, max_pixels: int, square_side: int | None = None) -> Decoded:
     """Decode the first frame to upright 8-bit RGB.
 
     Transparent pixels show white; 16-bit samples lose their low byte; 32-bit and float samples are stretched
-    to the full range; colour profiles are not applied.
+    to the full range; a CMYK JPEG is taken for inverted, as Adobe writes it and browsers show it; colour profiles
+    are not applied.
 
     Args:
         data: the encoded bytes.
         max_pixels: refuse pictures that declare more, before any of their pixels is decoded.
-        draft_side: let JPEG decode at 1/2, 1/4 or 1/8 scale as long as the short side stays at least this
-            many pixels: several times faster where only a small picture is needed.
+        square_side: give a square of this many pixels, the aspect ratio given up. Every byte is still parsed, but JPEG
+            is decoded at 1/2, 1/4 or 1/8 scale where that is enough, which is several times faster.
 
     Raises:
         DecodeError: NOT_AN_IMAGE, UNSUPPORTED_FORMAT, TRUNCATED (cut off or damaged), TOO_MANY_PIXELS.
@@ -95,11 +100,16 @@ def decode(data: bytes, max_pixels: int, draft_side: int | None = None) -> Decod
         header = None
         try:
             header = _header(image, data)
-            return _load(image, header, max_pixels, draft_side)
+            return _load(image, header, max_pixels, square_side)
         except DecodeError:
             raise
         except Exception as error:  # decoders of hostile bytes raise nearly anything
             raise DecodeError(Reason.TRUNCATED, f"{image.format}: {_sentence(error)}", header) from error
+
+
+def squared(image: Image.Image, side: int, box: tuple[float, float, float, float] | None = None) -> Image.Image:
+    """A picture, or the part of it within ``box``, as a square: smooth shrinking, in whole numbers on any machine."""
+    return image.resize((side, side), Image.Resampling.BILINEAR, box, reducing_gap=3.0)
 
 
 class _PillowLimitLifted:
@@ -145,21 +155,33 @@ def _header(image: Image.Image, data: bytes) -> Header:
     return Header(format_, width, height, num_frames(image, data))
 
 
-def _load(image: Image.Image, header: Header, max_pixels: int, draft_side: int | None) -> Decoded:
+def _load(image: Image.Image, header: Header, max_pixels: int, square_side: int | None) -> Decoded:
     width, height = header.width, header.height
+    if header.format == "TIFF":
+        _quiet_libtiff()
     if width * height > max_pixels:
         message = f"declares {width} x {height} pixels, more than {max_pixels}"
         raise DecodeError(Reason.TOO_MANY_PIXELS, message, header)
-    if draft_side is not None:
-        image.draft(None, (draft_side, draft_side))
+    box = None
+    if square_side is not None and (drafted := image.draft(None, (2 * square_side, 2 * square_side))):
+        box = drafted[1]  # the declared picture within the reduced one, which is rounded up to whole pixels
     image.load()
     orientation = _orientation(image)
     image = _rgb(image, header)
+    if square_side is not None:
+        image = squared(image, square_side, box)
     if orientation in _UPRIGHT:
         image = image.transpose(_UPRIGHT[orientation])
     if orientation >= 5:
         width, height = height, width
     return Decoded(header.format, width, height, header.num_frames, image)
+
+
+@functools.cache
+def _quiet_libtiff() -> None:
+    """Keep libtiff from writing to the terminal what is wrong with a file; Pillow says the same in exceptions."""
+    with contextlib.suppress(OSError, AttributeError):  # a Pillow that is linked in another way stays as it is
+        ctypes.CDLL(_imaging.__file__).TIFFSetErrorHandler(None)
 
 
 def _orientation(image: Image.Image) -> int:
@@ -175,7 +197,7 @@ def _rgb(image: Image.Image, header: Header) -> Image.Image:
     if image.mode.startswith("I;16"):
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     elif image.mode in ("I", "F"):
-        image = Image.fromarray(_stretched(np.asarray(image, np.float64)))
+        image = Image.fromarray(_stretched(np.asarray(image)))
     if image.mode in ("RGBA", "LA", "La", "RGBa", "PA") or "transparency" in image.info:
         layer = image.convert("RGBA")
         image = Image.new("RGB", layer.size, (255, 255, 255))
@@ -188,10 +210,18 @@ def _rgb(image: Image.Image, header: Header) -> Image.Image:
 
 
 def _stretched(values: np.ndarray) -> np.ndarray:
-    """Finite values mapped linearly from their range onto 0 to 255, as uint8."""
-    finite = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
-    low, high = float(finite.min()), float(finite.max())
-    return ((finite - low) * (255 / (high - low or 1.0)) + 0.5).astype(np.uint8)
+    """Values mapped linearly from their range onto 0 to 255, as uint8; what is not finite counts as 0."""
+    flat, stretched = values.ravel(), np.empty(values.size, np.uint8)
+    parts = [slice(start, start + _PART) for start in range(0, flat.size, _PART)]
+
+    def finite(part: slice) -> np.ndarray:
+        return np.nan_to_num(flat[part].astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
+
+    low = min(float(finite(part).min()) for part in parts)
+    high = max(float(finite(part).max()) for part in parts)
+    for part in parts:
+        stretched[part] = (finite(part) - low) * (255 / (high - low or 1.0)) + 0.5
+    return stretched.reshape(values.shape)
 
 
 def _why_unreadable(data: bytes) -> Reason:

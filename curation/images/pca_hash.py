@@ -16,9 +16,10 @@ Three things keep equal bits honest:
 import hashlib
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 from PIL import Image
+
+from curation.images.decode import squared
 
 SIDE = 32  # pixels of a thumbnail's edge
 NUM_BITS = 40  # a multiple of 8
@@ -26,9 +27,9 @@ MIN_SAMPLE = 1000  # thumbnails below which the components would describe the sa
 MAX_DISTANCE = 0.2  # between thumbnails of one picture, as a share of its contrast
 FLAT_CONTRAST = 4.0  # standard deviation of luma, in grey levels, below which a thumbnail is flat
 
-_MAGIC = b"openlvd PCA hash 1\n"
+_MAGIC = b"openlvd PCA hash 2\n"
 _SCALE = 2**14  # one unit of a component, in int16
-_LUMA = np.array([299, 587, 114], np.int64)  # thousandths, ITU-R BT.601
+_LUMA = np.array([299, 587, 114], np.float64)  # thousandths, ITU-R BT.601
 
 
 @dataclass(frozen=True)
@@ -74,33 +75,33 @@ class PcaHash:
         Returns:
             n strings of ``NUM_BITS / 4`` hex digits; None for a flat picture.
         """
-        shapes = _shapes(thumbnails)
-        bits = shapes @ self.components.astype(np.int64).T > self.thresholds
+        luma = _luma(thumbnails)
+        shapes = luma * (SIDE * SIDE) - luma.sum(axis=1, keepdims=True)  # times their number, so that they stay whole
+        bits = shapes @ self.components.astype(np.float64).T > self.thresholds
         return [
             None if flat else packed.tobytes().hex()
-            for packed, flat in zip(np.packbits(bits, axis=1), _contrast(shapes) < FLAT_CONTRAST, strict=True)
+            for packed, flat in zip(np.packbits(bits, axis=1), _contrast(luma) < FLAT_CONTRAST, strict=True)
         ]
 
 
 def thumbnail(image: Image.Image) -> np.ndarray:
-    """Shrink an RGB picture to [SIDE, SIDE, 3] uint8 by averaging areas; the aspect ratio is given up."""
-    pixels = np.asarray(image.convert("RGB"))
-    shrinks = min(pixels.shape[:2]) >= SIDE
-    return cv2.resize(pixels, (SIDE, SIDE), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    """Shrink an RGB picture to [SIDE, SIDE, 3] uint8; the aspect ratio is given up."""
+    return np.asarray(squared(image.convert("RGB"), SIDE))
 
 
-def distances(thumbnails: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Root mean square difference to one thumbnail, as a share of that one's contrast (standard deviation of luma).
+def distances(thumbnails: np.ndarray) -> np.ndarray:
+    """How far thumbnails are from each other: root mean square difference as a share of the second one's contrast.
 
     Args:
-        thumbnails: [n, SIDE, SIDE, 3] uint8.
-        other: [SIDE, SIDE, 3] uint8, not flat.
+        thumbnails: [n, SIDE, SIDE, 3] uint8, none of them flat.
 
     Returns:
-        [n] float64.
+        [n, n] float64; in row i and column j the distance of i to j, by the contrast (standard deviation of luma) of j.
     """
-    difference = thumbnails.astype(np.int64) - other.astype(np.int64)
-    return np.sqrt((difference**2).mean(axis=(1, 2, 3))) / _contrast(_shapes(other[None]))[0]
+    values = thumbnails.reshape(len(thumbnails), 3 * SIDE * SIDE).astype(np.float64)
+    squares = (values**2).sum(axis=1)
+    differences = squares[:, None] + squares - 2 * values @ values.T
+    return np.sqrt(differences / (3 * SIDE * SIDE)) / _contrast(_luma(thumbnails))
 
 
 def copies(thumbnails: np.ndarray) -> list[tuple[int, int, float]]:
@@ -112,13 +113,13 @@ def copies(thumbnails: np.ndarray) -> list[tuple[int, int, float]]:
     Returns:
         (copy, kept, distance) for every picture within ``MAX_DISTANCE`` of one that is kept, the nearest such.
     """
+    apart = distances(thumbnails)
     found: list[tuple[int, int, float]] = []
     kept: list[int] = []
-    for row, picture in enumerate(thumbnails):
-        near = [(float(distances(picture[None], thumbnails[k])[0]), k) for k in kept]
-        distance, nearest = min(near, default=(np.inf, -1))
-        if distance <= MAX_DISTANCE:
-            found.append((row, nearest, distance))
+    for row in range(len(thumbnails)):
+        nearest = min(kept, key=lambda other: (apart[row, other], other), default=row)
+        if nearest != row and apart[row, nearest] <= MAX_DISTANCE:
+            found.append((row, nearest, float(apart[row, nearest])))
         else:
             kept.append(row)
     return found
@@ -135,7 +136,7 @@ def fit(thumbnails: np.ndarray) -> PcaHash:
     """
     if len(thumbnails) < MIN_SAMPLE:
         return cosine_basis()
-    luma = _luma(thumbnails).astype(np.float64)
+    luma = _luma(thumbnails)
     mean, moments = luma.sum(axis=0) / len(luma), (luma.T @ luma) / len(luma)
     mean, moments = mean - mean.mean(), moments - moments.mean(axis=0) - moments.mean(axis=1)[:, None] + moments.mean()
     components = np.linalg.eigh(moments - np.outer(mean, mean))[1][:, ::-1][:, :NUM_BITS].T
@@ -154,17 +155,16 @@ def cosine_basis() -> PcaHash:
     return PcaHash(np.rint(waves * _SCALE).astype(np.int16), np.zeros(NUM_BITS, np.int64))
 
 
+# The arithmetic below is on whole numbers under 2**53 held in float64: exact in any order of summation, and many times
+# as fast as int64. A projection stays under 2**47: a component has norm 2**14, luma less its mean, times 1024, 2**33.
+
+
 def _luma(thumbnails: np.ndarray) -> np.ndarray:
-    """[n, SIDE, SIDE, 3] uint8 -> [n, SIDE * SIDE] int64, thousandths of a grey level."""
-    return (thumbnails.astype(np.int64) @ _LUMA).reshape(len(thumbnails), SIDE * SIDE)
+    """[n, SIDE, SIDE, 3] uint8 -> [n, SIDE * SIDE] float64, whole thousandths of a grey level."""
+    return (thumbnails.astype(np.float64) @ _LUMA).reshape(len(thumbnails), SIDE * SIDE)
 
 
-def _shapes(thumbnails: np.ndarray) -> np.ndarray:
-    """Luma less its mean, times the number of pixels, so that it stays an integer."""
-    luma = _luma(thumbnails)
-    return luma * (SIDE * SIDE) - luma.sum(axis=1, keepdims=True)
-
-
-def _contrast(shapes: np.ndarray) -> np.ndarray:
+def _contrast(luma: np.ndarray) -> np.ndarray:
     """Standard deviation of luma in grey levels, [n] float64."""
-    return np.sqrt((shapes.astype(np.float64) ** 2).mean(axis=1)) / (1000 * SIDE * SIDE)
+    sums, squares = luma.sum(axis=1).astype(np.int64), (luma**2).sum(axis=1).astype(np.int64)
+    return np.sqrt(SIDE * SIDE * squares - sums**2) / (1000 * SIDE * SIDE)

@@ -12,8 +12,6 @@ from curation.images.pca_hash import PcaHash
 from curation.images.quality import QualityRules, Refusal, entropy, judge
 from curation.schema import Reason
 
-_DRAFT_SIDE = 2 * pca_hash.SIDE  # JPEG may decode at a reduced scale down to this short side
-
 
 @dataclass(frozen=True)
 class Screened:
@@ -21,7 +19,7 @@ class Screened:
 
     Attributes:
         header: None where the bytes do not even have one.
-        thumbnail: as ``pca_hash.thumbnail`` makes it; None where the picture does not decode.
+        thumbnail: [pca_hash.SIDE, pca_hash.SIDE, 3] uint8; None where the picture does not decode.
         entropy: of the thumbnail, in bits.
         refusal: None where the picture is fit for use.
     """
@@ -35,10 +33,10 @@ class Screened:
 def screen(data: bytes, rules: QualityRules) -> Screened:
     """Decode a picture as far as screening needs it, measure it and judge it; every byte is parsed."""
     try:
-        decoded = decode(data, rules.max_pixels, _DRAFT_SIDE)
+        decoded = decode(data, rules.max_pixels, pca_hash.SIDE)
     except DecodeError as error:
         return Screened(error.header, None, None, _refusal(error, rules))
-    thumbnail = pca_hash.thumbnail(decoded.image)
+    thumbnail = np.asarray(decoded.image)
     bits = entropy(thumbnail)
     return Screened(decoded, thumbnail, bits, judge(decoded, bits, rules))
 

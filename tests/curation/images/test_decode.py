@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from curation.images.decode import DecodeError, decode
+from curation.images.decode import DecodeError, decode, squared
 from curation.schema import Reason
 
 PIXELS = 10**6
@@ -97,13 +97,39 @@ def test_first_frame_of_an_animation():
         assert red > 200 > 50 > blue
 
 
-def test_draft_keeps_the_short_side_and_the_declared_size():
+def _square_differences(data, side=32):
+    square, whole = decode(data, PIXELS, side), decode(data, PIXELS)
+    assert square.image.size == (side, side)
+    assert (square.width, square.height) == (whole.width, whole.height) == whole.image.size
+    return np.asarray(square.image, float) - np.asarray(squared(whole.image, side), float)
+
+
+@pytest.mark.parametrize("size", [(800, 400), (801, 419), (299, 307), (65, 66), (20, 30)])
+@pytest.mark.parametrize("orientation", [1, 3, 6, 7])
+def test_a_square_from_a_reduced_jpeg_shows_the_same_as_one_from_the_whole(size, orientation):
+    """Reduced sizes are rounded up; a square of all of the reduced picture would be shifted by a part of a pixel."""
     exif = Image.Exif()
-    exif[0x0112] = 6
-    data = _bytes(_photo(800, 400), "JPEG", exif=exif)
-    decoded = decode(data, PIXELS, draft_side=100)
-    assert (decoded.width, decoded.height) == (400, 800)
-    assert decoded.image.size == (100, 200)
+    exif[0x0112] = orientation
+    data = _bytes(_photo(*size), "JPEG", exif=exif, quality=95)
+    assert np.abs(_square_differences(data)).max() < 4
+
+
+def test_a_square_is_no_draft_of_other_formats():
+    for format in ("PNG", "WEBP", "TIFF"):
+        assert np.abs(_square_differences(_bytes(_photo(300, 200), format))).max() == 0
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"restart_marker_rows": 1}])
+def test_a_reduced_jpeg_is_read_to_its_end(options):
+    """Decoding at a reduced scale parses every byte, so that whatever the whole picture lacks is found missing."""
+    rng = np.random.default_rng(0)
+    data = _bytes(Image.fromarray(rng.integers(0, 255, (256, 256, 3)).astype(np.uint8)), "JPEG", **options)
+    assert decode(data, PIXELS, 16).image.size == (16, 16)
+    for cut in [*range(700, len(data), 997), *range(len(data) - 40, len(data) - 2)]:
+        for side in (16, None):
+            with pytest.raises(DecodeError) as error:
+                decode(data[:cut], PIXELS, side)
+            assert error.value.reason == Reason.TRUNCATED
 
 
 def _declaring(width, height):

