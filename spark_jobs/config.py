@@ -112,6 +112,7 @@ class Publish(Section):
 
     name: str
     shard_bytes: int = Field(100_000_000, gt=0)
+    blur: list[str] = ["face"]  # labels of the screening's detectors; what they found is made unrecognisable
     seed: int = 0
 
 

@@ -3,24 +3,26 @@
 A unit is a selected image. Executors write whole shards; the folder takes its name only when the manifest is there.
 """
 
+import functools
 import hashlib
 import uuid
 from typing import Any, BinaryIO
 
 import fsspec
 import pyarrow as pa
+import pyarrow.compute as pc
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_schema
 
 from curation import schema
-from curation.images.ids import image_id
+from curation.release.blurring import Lookout, LookoutSpec, lookout
 from curation.release.manifest import INDEX_SCHEMA, MANIFEST, Shard, write_release_files
 from curation.release.plan import plan, shard_name
 from curation.release.reader import ReleaseReader
-from curation.release.safety import Safety
+from curation.release.safety import Blurred, DetectorRecord, Nsfw, Safety
+from curation.release.samples import sample
 from curation.release.shards import Sample, write_shard
-from curation.schema import Reason
 from curation.store import Run, Store
 from spark_jobs.config import CurationConfig
 from spark_jobs.ledger import ledger_rows
@@ -28,13 +30,15 @@ from spark_jobs.sources import base_folder
 from spark_jobs.stage import Context, Stage, main
 from spark_jobs.tables import Outcome
 
-_EXTENSIONS = {"JPEG": "jpg", "TIFF": "tif"}  # any other format's own name will do
 _WRITTEN = pa.schema(
     [
         *(field.with_nullable(True) for field in INDEX_SCHEMA),
         pa.field("shard_bytes", pa.int64()),
         pa.field("shard_sha256", pa.string()),
-        pa.field("error", pa.string()),
+        pa.field("reason", pa.string()),
+        pa.field("evidence", pa.string()),
+        pa.field("score", pa.float64()),
+        pa.field("model", pa.string()),
     ]
 )
 
@@ -55,20 +59,21 @@ def run(context: Context) -> Outcome:
     filesystem.makedirs(partial_release)
     uri = filesystem.unstrip_protocol(partial_release)
     store_uri = store.uri
+    blur = _lookout_spec(store, recipe.blur)
+    lookout(blur)  # refuses a detector that is not the one on record before any work is done
 
     def write(group: pa.Table) -> pa.Table:
-        return _write_group(group, store_uri, uri)
+        return _write_group(group, store_uri, uri, lookout(blur))
 
     grouped = selected.join(spark.createDataFrame(planned).withColumnRenamed("shard", "number"), "image_id")
     grouped = grouped.repartition(context.config.runtime.partitions, "number").groupBy("number")
     written = grouped.applyInArrow(write, from_arrow_schema(_WRITTEN)).toArrow().cast(_WRITTEN).sort_by("image_id")
 
-    good = written.filter(pa.compute.is_null(written["error"]))
-    decided = spark.createDataFrame(written.select(["image_id", "error"]))
-    unreadable = F.when(F.col("error").isNotNull(), Reason.UNREADABLE.value)
-    rows = ledger_rows(decided, image_id="image_id", reason=unreadable, evidence="error")
+    good = written.filter(pc.is_null(written["reason"]))
+    columns = ("image_id", "reason", "evidence", "score", "model")
+    rows = ledger_rows(spark.createDataFrame(written.select(columns)), **{column: column for column in columns})
+    dropped = {r["values"]: r["counts"] for r in written["reason"].drop_null().value_counts().to_pylist()}
     runs = {stage: run for stage, run in store.runs().items() if stage != context.run.stage}
-    dropped = {Reason.UNREADABLE.value: len(written) - len(good)} if len(good) < len(written) else {}
     this = Run(
         "publish", context.run.run_id, context.run.recipe, context.run.inputs, {}, len(ids), len(good), dropped, {}
     )
@@ -80,12 +85,12 @@ def run(context: Context) -> Outcome:
         {**runs, "publish": this},
         {stage: run.recipe for stage, run in {**runs, "publish": this}.items()},
         {name: embedded[name]["digest"] for name in sorted(embedded)},
-        Safety(),
+        _safety(context, good),
         recipe.name,
     )
     _replace(filesystem, partial_release, release)
     metrics = {"shards": len(manifest.shards), "bytes": manifest.image_bytes, "merkle_root": manifest.merkle_root}
-    return Outcome(len(ids), rows, metrics)
+    return Outcome(len(ids), rows, metrics | {"blurred": manifest.safety.model_dump()["blurred"]})
 
 
 def _selected(context: Context) -> DataFrame:
@@ -105,58 +110,66 @@ def _selected(context: Context) -> DataFrame:
             F.array_sort(F.array_distinct(F.flatten(F.collect_list("rights")))).alias("rights"),
         )
     )
-    return (
-        kept.join(selection, "image_id").join(images, "image_id").join(screened, "image_id").join(sightings, "image_id")
+    blur = context.config.recipe.publish.blur
+    boxes = (
+        store.frame(spark, schema.DETECTIONS)
+        .where(F.col("label").isin(blur) & F.col("x").isNotNull())
+        .groupBy("image_id")
+        .agg(F.array_sort(F.collect_set(F.array("x", "y", "width", "height"))).alias("boxes"))
     )
+    facts = (selection, images, screened, sightings)
+    return functools.reduce(lambda rows, more: rows.join(more, "image_id"), facts, kept).join(boxes, "image_id", "left")
 
 
-def _write_group(group: pa.Table, store_uri: str, release_uri: str) -> pa.Table:
-    """Write one shard and describe its images; an image whose bytes are not what they were is left out and named."""
+def _lookout_spec(store: Store, labels: list[str]) -> LookoutSpec:
+    """The detectors that screened the images, as far as they find what is to be blurred."""
+    screen = store.runs()["screen"]
+    detectors = screen.recipe.get("detectors", {})
+    records = screen.metrics.get("detectors", {})
+    return LookoutSpec.model_validate({"detectors": detectors, "records": records, "labels": labels})
+
+
+def _safety(context: Context, index: pa.Table) -> Safety:
+    """What the release says of people and unsafe content."""
+    labels, screen = context.config.recipe.publish.blur, context.store.runs()["screen"]
+    detectors = {name: DetectorRecord(**record) for name, record in screen.metrics.get("detectors", {}).items()}
+    found = {label for record in detectors.values() for label in record.labels}
+    regions = [count for count in index["blurred"].to_pylist() if count]
+    blurred = Blurred(labels=labels, images=len(regions), regions=sum(regions)) if found & set(labels) else None
+    nsfw = None
+    if "nsfw" in found:
+        scored = context.store.table("detections", ["image_id", "score"], pc.field("label") == "nsfw")
+        scores = scored.filter(pc.is_in(scored["image_id"], index["image_id"].combine_chunks()))["score"]
+        nsfw = Nsfw(threshold=screen.recipe["nsfw_threshold"], highest=pc.max(scores).as_py())
+    return Safety(detectors=detectors, blurred=blurred, nsfw=nsfw)
+
+
+def _write_group(group: pa.Table, store_uri: str, release_uri: str, judge: Lookout) -> pa.Table:
+    """Write one shard and describe its images; one that is left out is named with the reason."""
     rows = group.sort_by("position").to_pylist()
     name = shard_name(rows[0]["number"])
     samples: list[Sample] = []
-    failed: list[dict[str, Any]] = []
+    about: list[dict[str, Any]] = []
+    left_out: list[dict[str, Any]] = []
     with Store(store_uri).shard_reader() as read:
         for row in rows:
-            try:
-                data = read(row["shard"], row["offset_bytes"], row["size_bytes"])
-            except OSError as error:
-                failed.append({"image_id": row["image_id"], "error": f"{row['shard']}: {error.strerror}"})
-                continue
-            if image_id(data) != row["image_id"]:
-                changed = "its bytes are no longer those that were indexed"
-                failed.append({"image_id": row["image_id"], "error": f"{row['shard']}: {changed}"})
-                continue
-            extension = _EXTENSIONS.get(row["format"], row["format"].lower())
-            samples.append((row["image_id"], extension, data, _metadata(row)))
+            released, found = sample(row, read, judge)
+            if released is None:
+                left_out.append(found)
+            else:
+                samples.append(released)
+                about.append(found)
     if not samples:
-        return pa.Table.from_pylist(failed, schema=_WRITTEN)
+        return pa.Table.from_pylist(left_out, schema=_WRITTEN)
     filesystem, folder = fsspec.core.url_to_fs(release_uri)
     attempt = f"{folder}/.{name}.{uuid.uuid4().hex}.part"  # another attempt at this shard may still be writing
     with filesystem.open(attempt, "wb") as file:
         hashing = _Hashing(file)
         members = write_shard(hashing, samples)
     filesystem.mv(attempt, f"{folder}/{name}")
-    about = {row["image_id"]: row for row in rows}
-    index = [
-        {
-            **member._asdict(),
-            "image_id": sample[0],
-            "shard": name,
-            "source": about[sample[0]]["collection"],
-            "cluster": about[sample[0]]["cluster"],
-            "blurred": 0,
-            "shard_bytes": hashing.size_bytes,
-            "shard_sha256": hashing.digest.hexdigest(),
-        }
-        for sample, member in zip(samples, members, strict=True)
-    ]
-    return pa.Table.from_pylist(index + failed, schema=_WRITTEN)
-
-
-def _metadata(row: dict[str, Any]) -> dict[str, Any]:
-    own = ("image_id", "urls", "pages", "paths", "rights", "cluster", "width", "height")
-    return {**{key: row[key] for key in own}, "set": row["collection"], "method": row["source"], "blurred": []}
+    written = {"shard": name, "shard_bytes": hashing.size_bytes, "shard_sha256": hashing.digest.hexdigest()}
+    index = [found | member._asdict() | written for found, member in zip(about, members, strict=True)]
+    return pa.Table.from_pylist(index + left_out, schema=_WRITTEN)
 
 
 class _Hashing:

@@ -11,7 +11,7 @@ _SUMMARIES = {
     "manifest": "manifest.json is unedited, agrees with itself, and the files it names are as it says",
     "index": "index.parquet has every image once, in release order, and as many as the manifest says",
     "merkle": "the Merkle root over the index is the manifest's",
-    "images": "every byte of every shard is accounted for; every image hashes to its id and decodes",
+    "images": "every byte of every shard is accounted for; every image decodes and, unless blurred, hashes to its id",
 }
 _CHECK_OF = {"manifest": "manifest", "file": "manifest", "index": "index", "merkle": "merkle"}
 

@@ -31,7 +31,7 @@ def internal_checks(store: Store, manifest: Manifest, released: pa.Array) -> lis
         raise ValueError(f"{store.uri}: no stage has run there; name the folder that holds tables/")
     mine = pc.field("image_id").isin(released)
     sightings = store.table("sightings", ["image_id", "url", "rights"], mine)
-    unseen = _moved_on(store, manifest, "index")
+    unseen = moved_on(store, manifest, "index")
     return [
         _ledger(store, manifest),
         _lineage(store, manifest),
@@ -48,7 +48,7 @@ def without_store() -> list[Check]:
     return [missing(name, "needs the store; pass --store") for name in NAMES]
 
 
-def _moved_on(store: Store, manifest: Manifest, *stages: str) -> str | None:
+def moved_on(store: Store, manifest: Manifest, *stages: str) -> str | None:
     """Why the tables of these stages are no evidence about the release; None where they are what it rests on."""
     last = store.last_runs()
     for stage in stages:
@@ -174,7 +174,7 @@ def _contamination(store: Store, manifest: Manifest, released: pa.Array) -> Chec
     if absent := [name for name in against if name not in present]:
         return missing("contamination", f"the store does not hold the set {', '.join(absent)}")
     exact = set(_within(released, collections["image_id"]).to_pylist())
-    unmeasured = _moved_on(store, manifest, "embed", "dedup")
+    unmeasured = moved_on(store, manifest, "embed", "dedup")
     if unmeasured and not exact:
         return missing("contamination", f"no exact copy; similar ones are not known, as {unmeasured}")
     edges = store.table("edges", filter=pc.field("collection").isin(against) & pc.field("lower_id").isin(released))

@@ -7,7 +7,7 @@ from typing import Any
 from curation.explain import STAGES
 from curation.store import Run
 from tests.curation.audit.stored import put, run_row
-from tests.curation.release.build import PICTURES, build
+from tests.curation.release.build import FACES, PICTURES, REGIONS, build
 
 IDS = sorted(PICTURES)
 SMALL = "0" * 32
@@ -20,6 +20,12 @@ RECIPE: dict[str, Any] = {stage: {} for stage in STAGES} | {
 
 def url(image_id: str) -> str:
     return f"http://garden.test/{image_id}"
+
+
+def face(image_id: str, box: list[int]) -> dict[str, Any]:
+    x, y, width, height = box
+    place = {"x": x, "y": y, "width": width, "height": height}
+    return {"image_id": image_id, "detector": "faces", "label": "face", "score": 0.9, "model": "f" * 64, **place}
 
 
 def tables() -> dict[str, list[dict[str, Any]]]:
@@ -39,7 +45,8 @@ def tables() -> dict[str, list[dict[str, Any]]]:
         ]
         decisions += keep
         row = run_row(number, stage, len(subjects), DROPPED.get(stage, {}), previous)
-        runs.append(row | {"recipe": json.dumps(RECIPE[stage])})
+        metrics = {"detectors": {"faces": FACES.model_dump()}} if stage == "screen" else {}
+        runs.append(row | {"recipe": json.dumps(RECIPE[stage]), "metrics": json.dumps(metrics)})
         previous = stage
     return {
         "runs": runs,
@@ -47,6 +54,7 @@ def tables() -> dict[str, list[dict[str, Any]]]:
         "sightings": [{"image_id": i, "url": url(i), "rights": ["meta:noindex"]} for i in [*IDS, SMALL]],
         "collections": [{"collection": "exam", "image_id": REFERENCE, "path": "exam:1.png"}],
         "edges": [{"collection": "exam", "lower_id": SMALL, "higher_id": REFERENCE, "similarity": 0.9}],
+        "detections": [face(image_id, box) for image_id, boxes in REGIONS.items() for box in boxes],
         "takedowns": [{"image_id": SMALL}, {"url": "http://garden.test/gone"}],
     }
 
