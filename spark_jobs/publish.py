@@ -8,6 +8,7 @@ import hashlib
 import uuid
 from typing import Any, BinaryIO
 
+import cv2
 import fsspec
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -63,6 +64,7 @@ def run(context: Context) -> Outcome:
     lookout(blur)  # refuses a detector that is not the one on record before any work is done
 
     def write(group: pa.Table) -> pa.Table:
+        cv2.setNumThreads(1)  # the tasks are the parallelism
         return _write_group(group, store_uri, uri, lookout(blur))
 
     grouped = selected.join(spark.createDataFrame(planned).withColumnRenamed("shard", "number"), "image_id")

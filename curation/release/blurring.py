@@ -75,8 +75,9 @@ class Lookout:
             detector = load_detector(spec.detectors[name])
             if detector.digest != record.digest:
                 raise ValueError(
-                    f"the detector {name!r} has the digest {detector.digest}, but the images were screened by "
-                    f"{record.digest}; put its weights and version back, or screen again"
+                    f"the detector {name!r} is {detector.name} {detector.version} with digest {detector.digest}, but "
+                    f"{record.name} {record.version} with digest {record.digest} screened the images; put that one "
+                    "back, or screen again"
                 )
             self._detectors.append(detector)
 

@@ -193,6 +193,6 @@ def test_where_somebody_is_found_to_the_end_nothing_is_released(monkeypatch):
 def test_a_detector_that_is_not_the_one_on_record_is_refused(monkeypatch):
     monkeypatch.setattr(Chequers, "digest", "b" * 64)
     monkeypatch.setattr(blurring, "load_detector", lambda _: Chequers())
-    with pytest.raises(ValueError, match=f"'chequers' has the digest {'b' * 64}.*put its weights"):
+    with pytest.raises(ValueError, match=f"'chequers' is .* {'b' * 64}, but .* {'a' * 64}.* put that one back"):
         Lookout(SPEC)
     assert not Lookout(SPEC.model_copy(update={"labels": ["licence plate"]})), "one that is not needed is not loaded"
