@@ -6,6 +6,6 @@ the wrong type is an error that names the key, the value and what was expected.
 """
 
 from conf.cli import entry_point
-from conf.loading import ConfigError, Section, digest, load
+from conf.loading import ConfigError, Section, digest, load, shipped
 
-__all__ = ["ConfigError", "Section", "digest", "entry_point", "load"]
+__all__ = ["ConfigError", "Section", "digest", "entry_point", "load", "shipped"]

@@ -77,12 +77,19 @@ def _override(tree: DictConfig, override: str) -> None:
         raise ConfigError(f"override {override!r} cannot be applied: {' '.join(str(error).split())}") from error
 
 
-def _find(path: Path) -> Path:
-    if path.is_file():
+def shipped(path: str | Path) -> Path | None:
+    """A path that exists, or the file of this name beside this module: ``conf/curation/own.yaml`` from any folder."""
+    path = Path(path)
+    if path.exists():
         return path
-    beside = Path(__file__).parent / Path(*path.parts[1:]) if path.parts[:1] == ("conf",) else None
-    if beside is not None and beside.is_file():
-        return beside
+    beside = Path(__file__).parent / Path(*path.parts[1:]) if path.parts[:1] == ("conf",) else path
+    return beside if beside.is_file() else None
+
+
+def _find(path: Path) -> Path:
+    found = shipped(path)
+    if found is not None and found.is_file():
+        return found
     known = sorted(str(p.relative_to(Path(__file__).parent.parent)) for p in Path(__file__).parent.rglob("*.yaml"))
     near = difflib.get_close_matches(str(path), known, n=1)
     hint = f"did you mean {near[0]}?" if near else f"the recipes here are {', '.join(known)}"

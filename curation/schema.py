@@ -19,6 +19,8 @@ class Reason(enum.StrEnum):
     DATA_URI = "data_uri"
     MALFORMED_URL = "malformed_url"
     BLOCKED_DOMAIN = "blocked_domain"
+    BLOCKED_SUFFIX = "blocked_suffix"
+    BLOCKED_PATTERN = "blocked_pattern"
     PAGE_OPTED_OUT = "page_opted_out"
     # download: the unit is a URL
     ROBOTS_DISALLOWED = "robots_disallowed"

@@ -11,14 +11,18 @@ from conf import Section
 from curation.descriptors.base import EmbedderSpec
 from curation.fetch.options import FetchOptions, FetchPolicy
 from curation.images.quality import QualityRules
+from curation.links.rights import DIRECTIVES, TDM_POLICY, TDM_RESERVATION
+from curation.links.rules import BLOCKED_DOMAINS, read_rules
 from curation.schema import POOL
 
 
 class Sources(Section):
     """Where the inputs lie: paths or fsspec URIs."""
 
-    pages: list[str] = []  # WARC and HTML files: paths, folders or globs
-    urls: list[str] = []  # URL lists: Parquet, CSV, JSON lines, text
+    pages: list[str] = []  # WARC, WAT and HTML files, and lists of them (*.paths, *.paths.gz): paths, folders or globs
+    urls: list[str] = []  # URL lists: Parquet, CSV, JSON lines, text; columns besides url and caption are not read
+    paths_root: str | None = None  # what a *.paths list's entries lie below; not needed where the list lies there too
+    lists: dict[str, str] = {}  # name -> list of domains, suffixes and patterns to refuse (curation/links/rules.py)
     images: dict[str, str] = {}  # name -> folder of images or tars, indexed where they lie
     collections: dict[str, str] = {}  # name -> folder of an evaluation or query set
 
@@ -27,9 +31,25 @@ class ExtractLinks(Section):
     """Which links are taken from pages."""
 
     crawl: str  # name of the crawl, kept with every link
-    blocked_domains: list[str] = []  # a domain blocks its subdomains too
-    opt_out_signals: list[str] = ["noai", "noimageai"]  # a page that carries one is not used
+    blocked_domains: list[str] = []  # a few rules written here, as in a file of sources.lists
+    # a page that carries one is not used; also known: noindex, noimageindex, none, tdm-reservation, tdm-policy
+    opt_out_signals: list[str] = ["noai", "noimageai"]
     agent: str = "openlvd"  # directives that a page addresses to this robot hold for us
+
+    @field_validator("opt_out_signals")
+    @classmethod
+    def _signals_are_known(cls, signals: list[str]) -> list[str]:
+        known = sorted(DIRECTIVES | {TDM_RESERVATION, TDM_POLICY})
+        for signal in signals:
+            if signal not in known:
+                raise ValueError(f"no signal is called {signal!r}; known are {', '.join(known)}")
+        return signals
+
+    @field_validator("blocked_domains")
+    @classmethod
+    def _rules_are_readable(cls, rules: list[str]) -> list[str]:
+        read_rules(rules, BLOCKED_DOMAINS)
+        return rules
 
 
 class Download(Section):
@@ -173,6 +193,8 @@ class CurationConfig(Section):
             for name in names:
                 if name not in collections:
                     raise ValueError(f"recipe.{key} names {name!r}; add sources.collections.{name}=PATH or remove it")
+        if BLOCKED_DOMAINS in self.sources.lists:
+            raise ValueError(f"sources.lists.{BLOCKED_DOMAINS}: the recipe's own rules bear this name; choose another")
         images = set(self.sources.images)
         for name in sorted((collections & images) | ({"store", POOL} & (collections | images))):
             raise ValueError(f"the name {name!r} is taken; give the images and each collection names of their own")

@@ -82,7 +82,8 @@ class Stage:
         A run whose tables were replaced since is made again under a new id, so that the ledger never tells of one
         attempt while the tables hold another.
         """
-        inputs = {f"sources.{name}": fingerprint(name, getattr(config.sources, name)) for name in self.sources}
+        sources = config.sources
+        inputs = {f"sources.{n}": fingerprint(n, getattr(sources, n), sources.paths_root) for n in self.sources}
         if self.after is not None:
             inputs[self.after] = str(upstream)
         recipe = self.section(config).model_dump(mode="json")
@@ -160,8 +161,8 @@ def execute(stage: Stage, store: Tables, config: CurationConfig, spark: Callable
     started = time.monotonic()
     session = spark()
     log.write("stage_started", stage=stage.name, run_id=key.run_id, why=reason)
-    folders = [getattr(config.sources, name) for name in stage.sources]
-    store.write_sources({k: base_folder(v) for named in folders if isinstance(named, dict) for k, v in named.items()})
+    folders = [getattr(config.sources, name) for name in ("images", "collections") if name in stage.sources]
+    store.write_sources({name: base_folder(root) for named in folders for name, root in named.items()})
     try:
         with task_progress(session.sparkContext, stage.name):
             outcome = stage.run(Context(session, store, config, key))

@@ -1,4 +1,4 @@
-"""URLs in one spelling, their registrable domains, and the rules that refuse some."""
+"""URLs in one spelling, and their registrable domains."""
 
 import functools
 import ipaddress
@@ -152,8 +152,9 @@ def normalise_host(host: str) -> str:
 def registrable_domain(url: str) -> str:
     """The domain somebody registered: "example.co.uk" of "https://a.b.example.co.uk/"; an IP address is itself.
 
-    The public-suffix list is the one bundled with tldextract; under a suffix that is not on it, such as
-    ``.test``, the last two labels count. A host that is itself a suffix is returned whole.
+    The public-suffix list is the one bundled with tldextract, with its private part: whoever has ``alice.github.io``
+    or a bucket's host answers for it, as for ``alice.example``. Under a suffix that is not listed, such as ``.test``,
+    the last two labels count. A host that is itself a suffix is returned whole.
     """
     return _registrable_domain_of_host(_host(url))
 
@@ -175,38 +176,9 @@ def _registrable_domain_of_host(host: str) -> str:
 
 @functools.lru_cache(maxsize=1)
 def _suffixes() -> tldextract.TLDExtract:
-    return tldextract.TLDExtract(suffix_list_urls=(), cache_dir=None, fallback_to_snapshot=True)
-
-
-class DomainRules:
-    """Domains that must not be asked.
-
-    Args:
-        blocked: names such as ``example.com``; each refuses itself and everything below it. A leading ``*.``
-            or dot is allowed and means the same.
-
-    Raises:
-        ValueError: an entry is not a host name.
-    """
-
-    def __init__(self, blocked: list[str]) -> None:
-        self._rules: dict[str, str] = {}
-        for rule in blocked:
-            try:
-                name = normalise_host(rule.strip().removeprefix("*").removeprefix("."))
-            except ValueError as error:
-                raise ValueError(f"blocked domain {rule!r}: {error}; write it as example.com") from error
-            self._rules.setdefault(name, rule)
-
-    def refusing(self, url: str) -> str | None:
-        """The rule that refuses a normalised URL, as it was written in the list, or None."""
-        host = _host(url)
-        host = f"[{host}]" if ":" in host else host
-        while host:
-            if host in self._rules:
-                return self._rules[host]
-            host = host.partition(".")[2]
-        return None
+    return tldextract.TLDExtract(
+        suffix_list_urls=(), cache_dir=None, fallback_to_snapshot=True, include_psl_private_domains=True
+    )
 
 
 def _escape(text: str) -> str:

@@ -96,7 +96,7 @@ def test_broken_files(name, data):
 
 def rows_of(data, name):
     """As the stage writes them: Arrow takes nothing that UTF-8 cannot write."""
-    rows = [row for rows in links_of_list(io.BytesIO(data), name, LinkRules("t")) for row in rows]
+    rows = [row for batch in links_of_list(io.BytesIO(data), name, LinkRules("t")) for row in batch.to_pylist()]
     return pa.RecordBatch.from_pylist(rows, schema=LINKS.schema).to_pylist()
 
 
@@ -112,7 +112,7 @@ def test_half_a_surrogate_pair_is_replaced_in_a_caption_and_refused_in_a_url():
 def test_a_file_name_that_is_not_utf8_is_written_with_replacements():
     assert [(row["file"], row["url"]) for row in rows_of(f"{A}\n".encode(), "caf\udce9.txt")] == [("caf\ufffd.txt", A)]
     page = io.BytesIO(b"<html><img src='http://a.test/1.jpg'><img src='data:,'></html>")
-    rows = [row for rows in links_of_pages(page, "caf\udce9.html", LinkRules("t")) for row in rows]
+    rows = [row for batch in links_of_pages(page, "caf\udce9.html", LinkRules("t")) for row in batch.to_pylist()]
     assert pa.RecordBatch.from_pylist(rows, schema=LINKS.schema).column("file").to_pylist() == ["caf\ufffd.html"] * 2
 
 

@@ -4,6 +4,7 @@ from urllib.parse import urljoin, urlsplit, urlunsplit
 import pytest
 
 from curation.links.rows import LinkRules, links_of_pages
+from curation.links.rules import BlockLists, read_rules
 from curation.pocket_web.pages import HOSTILE_TEXT, MARKUP, Page, Shown, render
 
 URL = "http://garden.test/photos/a.jpg"
@@ -60,11 +61,11 @@ def test_a_page_is_written_in_its_charset():
 
 def test_the_link_extraction_finds_what_was_planted(web, truth):
     """Two independent readings of the same pages: the planner's and the extractor's."""
-    rules = LinkRules("pocket", ("blocked.test",), ("noai", "noimageai"))
+    rules = LinkRules("pocket", BlockLists((read_rules(["blocked.test"], "blocked"),)), ("noai", "noimageai"))
     kept, dropped = set(), {}
     for path in sorted([*(web / "warc").iterdir(), *(web / "html").iterdir()]):
         with path.open("rb") as file:
-            rows = [row for page in links_of_pages(file, path.name, rules) for row in page]
+            rows = [row for batch in links_of_pages(file, path.name, rules) for row in batch.to_pylist()]
         kept |= {row["url"] for row in rows if row["reason"] is None}
         dropped |= {row["url"]: row["reason"] for row in rows if row["reason"] is not None}
     behind_redirect = {url for url in kept if "/moved/" in url}
