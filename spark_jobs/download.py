@@ -20,7 +20,7 @@ from curation.fetch.options import FetchOptions
 from curation.fetch.outage import SYMPTOMS, refuse_outage
 from curation.fetch.pieces import remove_partial
 from curation.fetch.stream import ANSWERS, Asking
-from curation.links.urls import DomainRules
+from spark_jobs.block_lists import block_lists, shared
 from spark_jobs.ledger import ledger_rows
 from spark_jobs.stage import Context, Stage, main
 from spark_jobs.tables import Outcome
@@ -60,6 +60,7 @@ class _Web:
         self._context = context
         self._num_urls = num_urls
         self._round = 0
+        self._blocked = shared(context.spark, block_lists(context.config))
         self._kept: list[DataFrame] = []
         self.folder = context.store.path("shards", context.run.run_id)
         self.robots = context.spark.createDataFrame([], from_arrow_schema(schema.ROBOTS.schema))
@@ -79,7 +80,7 @@ class _Web:
             self._round,
             recipe.urls_per_shard,
             FetchOptions(**recipe.fetch.model_dump(), threads=runtime.download_threads, resolve=runtime.resolve),
-            DomainRules(self._context.config.recipe.extract_links.blocked_domains).refusing,
+            self._blocked,
             recipe.robots_fail_closed,
         )
         self._round += 1

@@ -13,18 +13,19 @@ from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_schema
 
 from curation import schema
-from curation.links import rules
 from curation.links.rows import LinkRules, link_of_missing_file, links_of_list, links_of_pages
+from curation.links.rules import BLOCKED
 from curation.schema import Reason
+from spark_jobs.block_lists import block_lists
 from spark_jobs.config import CurationConfig
 from spark_jobs.ledger import ledger_rows
-from spark_jobs.sources import in_tasks, list_all, read_lines, require_some
+from spark_jobs.sources import in_tasks, list_all, require_some
 from spark_jobs.stage import Context, Stage, main
 from spark_jobs.steady import SteadyFile
 from spark_jobs.tables import Outcome
 
 # reasons that concern a URL on whatever page it stands; any other concerns the row alone
-_OF_THE_URL = [reason.value for reason in (*rules.BLOCKED, Reason.PAGE_OPTED_OUT)]
+_OF_THE_URL = [reason.value for reason in (*BLOCKED, Reason.PAGE_OPTED_OUT)]
 
 _Task = list[tuple[str, str, str]]  # kind, name and URI of each file
 
@@ -81,10 +82,8 @@ def run(context: Context) -> Outcome:
 
 
 def _rules(config: CurationConfig) -> LinkRules:
-    recipe, lists = config.recipe.extract_links, config.sources.lists
-    named = [rules.read_rules(read_lines(uri), name) for name, uri in sorted(lists.items())]
-    blocked = rules.BlockLists((rules.read_rules(recipe.blocked_domains, rules.BLOCKED_DOMAINS), *named))
-    return LinkRules(recipe.crawl, blocked, tuple(recipe.opt_out_signals), recipe.agent)
+    recipe = config.recipe.extract_links
+    return LinkRules(recipe.crawl, block_lists(config), tuple(recipe.opt_out_signals), recipe.agent)
 
 
 def _tasks(config: CurationConfig) -> list[_Task]:

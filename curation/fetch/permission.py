@@ -7,8 +7,8 @@ from curation.fetch.outcome import FetchError
 from curation.fetch.robots import RobotsRecord, crawl_delay_s, refusal, robots_host
 from curation.schema import Reason
 
-Blocked = Callable[[str], str | None]
-"""The rule that refuses a normalised URL, or None."""
+Blocked = Callable[[str], tuple[Reason, str] | None]
+"""Why a normalised URL is refused, and by which rule; None where it is not."""
 
 
 class Permission:
@@ -33,7 +33,8 @@ class Permission:
         """Pass a normalised URL that may be asked for, as far as is known.
 
         Raises:
-            FetchError: BLOCKED_DOMAIN, ROBOTS_DISALLOWED, ROBOTS_UNREACHABLE, PRIVATE_ADDRESS.
+            FetchError: BLOCKED_DOMAIN, BLOCKED_SUFFIX, BLOCKED_PATTERN, ROBOTS_DISALLOWED,
+                ROBOTS_UNREACHABLE, PRIVATE_ADDRESS.
         """
         check_blocked(url, self._blocked)
         record = self._records.get(robots_host(url))
@@ -54,8 +55,8 @@ def check_blocked(url: str, blocked: Blocked) -> None:
     """Pass a URL that no rule refuses.
 
     Raises:
-        FetchError: BLOCKED_DOMAIN, with the rule.
+        FetchError: BLOCKED_DOMAIN, BLOCKED_SUFFIX or BLOCKED_PATTERN, with the rule.
     """
-    rule = blocked(url)
-    if rule is not None:
-        raise FetchError(Reason.BLOCKED_DOMAIN, rule)
+    refused = blocked(url)
+    if refused is not None:
+        raise FetchError(*refused)

@@ -23,7 +23,7 @@ from curation.fetch.options import FetchOptions
 from curation.fetch.permission import Permission
 from curation.fetch.robots import RobotsRecord
 from curation.fetch.shard import Fetcher
-from curation.links.urls import DomainRules
+from curation.links.rules import BlockLists, read_rules
 from tests.benchmarks import harness
 from tests.benchmarks.image_server import serving
 
@@ -125,7 +125,8 @@ def _ours(target: _Target, shards: list[int]) -> int:
     hosts = [f"http://h{n}.test" for n in range(target.hosts)]
     rules = "User-agent: *\nDisallow: /private/\nCrawl-delay: 0\n"
     records = {host: RobotsRecord(host, "rules", f"# {host}\n{rules}") for host in hosts}
-    permission = Permission(records, DomainRules(["blocked.test"]).refusing, options, fail_closed=True)
+    blocked = BlockLists((read_rules(["blocked.test"], "mine"),))
+    permission = Permission(records, blocked.refusing, options, fail_closed=True)
     count = 0
     with Fetcher(options) as fetcher:
         for shard in shards:

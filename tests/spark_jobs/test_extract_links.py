@@ -36,7 +36,7 @@ def extracted(spark, tmp_path):
 
     def run(*overrides, store="store"):
         tables = Tables(str(tmp_path / store))
-        config = load(CurationConfig, "conf/curation/own.yaml", [f"store={tables.uri}", "sources.lists={}", *overrides])
+        config = load(CurationConfig, "conf/curation/own.yaml", [f"store={tables.uri}", *overrides])
         report = execute(extract_links.STAGE, tables, config, lambda: spark)
         return sorted(tables.table("links").to_pylist(), key=lambda row: (row["file"], row["url"])), report
 
@@ -75,11 +75,11 @@ def test_a_changed_list_of_rules_is_a_changed_input_and_each_refusal_has_its_rul
     put(tmp_path, "in/a.warc.gz", captures(("http://one.test/", page(*images)), ("http://two.test/", page(images[0]))))
     put(tmp_path, "mine.txt", b"# mine\nbad.test\n")
     asked = [f"sources.pages=[{tmp_path / 'in'}]", "recipe.extract_links.blocked_domains=['*/ads/']"]
-    lists = f"sources.lists={{unsafe: conf/curation/lists/adult_suffixes.txt, mine: {tmp_path / 'mine.txt'}}}"
+    lists = f"sources.lists.mine={tmp_path / 'mine.txt'}"  # beside the one that own.yaml names
     links, report = extracted(*asked, lists)
     assert {link["url"]: (link["reason"], link["detail"]) for link in links} == {
         images[0]: ("blocked_domain", "mine: rule bad.test"),
-        images[1]: ("blocked_suffix", "unsafe: rule *.xxx"),
+        images[1]: ("blocked_suffix", "adult_suffixes: rule *.xxx"),
         images[2]: ("blocked_pattern", "blocked_domains: rule */ads/"),
         images[3]: (None, None),
     }

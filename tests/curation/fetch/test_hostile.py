@@ -6,7 +6,7 @@ import pytest
 
 from curation.fetch.permission import Permission
 from curation.fetch.shard import Fetcher
-from curation.links.urls import DomainRules
+from curation.links.rules import BlockLists, read_rules
 from tests.curation.fetch import hostile
 
 
@@ -16,7 +16,8 @@ def outcomes(tmp_path_factory):
     folder = tmp_path_factory.mktemp("shards")
     with hostile.serving() as server, hostile.strange_names(server.server_port):
         options = hostile.options(server)
-        permission = Permission({}, DomainRules(["blocked.test"]).refusing, options, fail_closed=True)
+        blocked = BlockLists((read_rules(["blocked.test"], "mine"),))
+        permission = Permission({}, blocked.refusing, options, fail_closed=True)
         ends, asked = {}, {url: url for url in hostile.URLS}
         with Fetcher(options) as fetcher:
             for number in range(options.max_redirects + 1):

@@ -4,7 +4,7 @@ from curation.fetch.options import FetchOptions
 from curation.fetch.outcome import FetchError
 from curation.fetch.permission import Permission
 from curation.fetch.robots import RobotsRecord
-from curation.links.urls import DomainRules
+from curation.links.rules import BlockLists, read_rules
 from curation.schema import Reason
 
 A, B, C, D = (f"http://{name}.test" for name in "abcd")
@@ -17,7 +17,7 @@ OPTIONS = FetchOptions(requests_per_s=2.0, max_crawl_delay_s=2.5)
 
 
 def refused(url, fail_closed=True):
-    permission = Permission(RECORDS, DomainRules(["blocked.test"]).refusing, OPTIONS, fail_closed)
+    permission = Permission(RECORDS, BlockLists((read_rules(["blocked.test"], "mine"),)).refusing, OPTIONS, fail_closed)
     try:
         permission.check(url)
     except FetchError as error:
@@ -35,7 +35,7 @@ def refused(url, fail_closed=True):
         (f"{B}/y", (Reason.ROBOTS_UNREACHABLE, f"{B}/robots.txt: connection refused")),
         (f"{C}/y", (Reason.PRIVATE_ADDRESS, "c.test is at a private address")),
         (f"{D}/x", None),
-        ("http://a.blocked.test/y", (Reason.BLOCKED_DOMAIN, "blocked.test")),
+        ("http://a.blocked.test/y", (Reason.BLOCKED_DOMAIN, "mine: rule blocked.test")),
     ],
 )
 def test_each_refusal_has_its_reason(url, why):
