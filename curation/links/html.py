@@ -116,11 +116,17 @@ def _largest(attributes: Attributes, sources: list[Candidate]) -> str | None:
     offered = [
         *sources,
         *_sets(attributes),
-        *(Candidate(0, 1.0, url) for name in (*_LAZY_SRC, "src") if (url := reference(attributes.get(name)))),
+        *(Candidate(0, 1.0, url) for name in _LAZY_SRC if _is_url(url := reference(attributes.get(name)))),
+        *(Candidate(0, 1.0, url) for url in [reference(attributes.get("src"))] if url),
     ]  # the preferred first among equals
     if not offered:
         return None
     return max(offered, key=lambda c: (c.url[:5].lower() != "data:", c.width, c.density)).url
+
+
+def _is_url(text: str) -> bool:
+    """False for nothing, and for the JSON that some scripts keep their sizes in."""
+    return bool(text) and text[0] not in "{["
 
 
 def _picture_sources(picture: LexborNode) -> list[Candidate]:

@@ -23,8 +23,10 @@ _MAX_RESTARTS = 100  # in one file; beyond it the rest of the file is given up
 _SNIFFED_BYTES = 4096
 _GZIP = b"\x1f\x8b\x08"
 _BOUNDARY = re.compile(rb"\x1f\x8b\x08|WARC/[01]\.")
+_HEADER = re.compile(rb"WARC/[01]\.[0-9]+\r?\n[A-Za-z-]+:")
 _HTML_TYPES = ("text/html", "application/xhtml+xml")
 _HTML_NAMES = (".html", ".htm", ".xhtml", ".shtml")
+_WARC_NAMES = (".warc", ".wat")
 _HTML_START = re.compile(rb"(?:\xef\xbb\xbf)?\s*<(?:!doctype\s+html|html|head|body|\?xml|!--)", re.IGNORECASE)
 
 
@@ -83,6 +85,7 @@ def read_pages(
         yield Broken(0, "file", "empty file")
         return
     start = gunzip_start(head, _SNIFFED_BYTES) if head.startswith(_GZIP) else head
+    is_damaged = head.startswith(_GZIP) and not start
     plain_name = name.lower().removesuffix(".gz")
     if start.startswith(b"WARC/"):
         yield from _read_warc(file, agent, max_record_bytes)
@@ -90,7 +93,9 @@ def read_pages(
         yield Broken(0, "file", "ARC file; only WARC is read")
     elif plain_name.endswith(_HTML_NAMES) or _HTML_START.match(start):
         yield _read_html(file, name, head.startswith(_GZIP), max_record_bytes)
-    elif head.startswith(_GZIP) and not start:
+    elif (is_damaged or plain_name.endswith(_WARC_NAMES)) and _next_record(file, 1) is not None:
+        yield from _read_warc(file, agent, max_record_bytes)  # its first record is the damaged one
+    elif is_damaged:
         yield Broken(0, "file", "damaged gzip")
     elif plain_name.endswith(".paths"):
         yield Broken(0, "file", "list of paths, not a WARC file; name the files it lists as inputs")
@@ -100,47 +105,73 @@ def read_pages(
 
 def _read_warc(file: BinaryIO, agent: str, max_record_bytes: int) -> Iterator[Page | Broken]:
     captures = broken = 0
-    for record in _records(file):
-        result: Page | Broken | None
-        if isinstance(record, Broken):
-            result = record
-        else:
-            captures += record.record_type in (WarcRecordType.response, WarcRecordType.resource)
-            try:
-                result = _page(record, agent, max_record_bytes)
-            except Exception as error:  # whatever the parsers raise on hostile bytes is the record's fault
-                result = Broken(record.stream_pos, "record", _sentence(error))
+    for kind, result in _results(file, agent, max_record_bytes):
+        captures += kind in (WarcRecordType.response, WarcRecordType.resource) or isinstance(result, Page)
+        broken += isinstance(result, Broken)
         if result is not None:
-            broken += isinstance(result, Broken)
-            captures += isinstance(result, Page)
             yield result
     if not captures and not broken:
         yield Broken(0, "file", "no HTTP responses (a WET or request-only file, or a WAT file of such)")
 
 
-def _records(file: BinaryIO) -> Iterator[WarcRecord | Broken]:
-    """All records, restarting behind each place where the framing itself is broken."""
+def _results(
+    file: BinaryIO, agent: str, max_record_bytes: int
+) -> Iterator[tuple[WarcRecordType | None, Page | Broken | None]]:
+    """What every record gives, restarting behind each place where the framing itself is broken."""
     position, last_reported = 0, -1
     for _ in range(_MAX_RESTARTS):
         file.seek(position)
-        last = None
+        last, length, message = None, 0, ""
+        result: Page | Broken | None = None
         try:
             for record in ArchiveIterator(file, parse_http=False):
-                last = record.stream_pos
-                yield record
-            return
+                last, length = record.stream_pos, record.content_length
+                try:
+                    result = _page(record, agent, max_record_bytes)
+                except Exception as error:  # whatever the parsers raise on hostile bytes is the record's fault
+                    result = Broken(last, "record", _sentence(error))
+                yield record.record_type, result
         except Exception as error:
             message = _sentence(error)
-        behind = _next_boundary(file, (position if last is None else last) + 1)
-        # With a record read, what comes behind it is broken; with none, the place where reading began.
-        at = position if last is None else (behind if behind is not None else last)
-        if at != last_reported:
-            yield Broken(at, "record", message)
+        if message:
+            behind = _next_boundary(file, (position if last is None else last) + 1)
+            # With a record read, what comes behind it is broken; with none, the place where reading began.
+            at = position if last is None else (behind if behind is not None else last)
+        else:  # the end of the file, or something that the library takes for it
+            is_whole = last is not None and not isinstance(result, Broken)
+            at = position if last is None else last
+            behind = _next_record(file, _least_end(file, at, length) if is_whole else at + 1)
+            if behind is None:
+                return
+            message = "followed by bytes that are no record" if is_whole else ""
+        if message and at != last_reported:
+            yield None, Broken(at, "record", message)
             last_reported = at
         if behind is None:
             return
         position = behind
-    yield Broken(position, "file", f"given up after {_MAX_RESTARTS} broken places")
+    yield None, Broken(position, "file", f"given up after {_MAX_RESTARTS} broken places")
+
+
+def _least_end(file: BinaryIO, position: int, length: int) -> int:
+    """A place in or behind the last bytes of a record, so that what its body quotes is not taken for a record."""
+    file.seek(position)
+    return position + (1 if file.read(len(_GZIP)) == _GZIP else max(1, length))
+
+
+def _next_record(file: BinaryIO, position: int) -> int | None:
+    """Offset at or behind ``position`` where a record's header can be read."""
+    for _ in range(_MAX_RESTARTS):
+        found = _next_boundary(file, position)
+        if found is None:
+            return None
+        file.seek(found)
+        head = file.read(_SNIFFED_BYTES)
+        start = gunzip_start(head, _SNIFFED_BYTES) if head.startswith(_GZIP) else head
+        if _HEADER.match(start):
+            return found
+        position = found + 1
+    return None
 
 
 def _next_boundary(file: BinaryIO, position: int) -> int | None:
@@ -148,7 +179,7 @@ def _next_boundary(file: BinaryIO, position: int) -> int | None:
     overlap = 8
     file.seek(position)
     tail = b""
-    while block := file.read(1 << 20):
+    while block := file.read(1 << 16):
         window = tail + block
         if match := _BOUNDARY.search(window):
             return position - len(tail) + match.start()
@@ -165,7 +196,8 @@ def _page(record: WarcRecord, agent: str, max_record_bytes: int) -> Page | Broke
     if kind == WarcRecordType.metadata:
         return _wat_page(record, agent, max_record_bytes)
     if kind not in (WarcRecordType.response, WarcRecordType.resource):
-        return _passed_over(record)
+        _passed_over(record)
+        return None
     if not (record.headers.get("Content-Length") or "").strip().isdigit():
         return Broken(offset, "record", "no valid Content-Length")
     headers: dict[str, str] = {}
@@ -173,13 +205,16 @@ def _page(record: WarcRecord, agent: str, max_record_bytes: int) -> Page | Broke
     content_type = record.headers.get("Content-Type") or ""
     if kind == WarcRecordType.response:
         if not record.is_http:
-            return _passed_over(record)
+            _passed_over(record)
+            return None
         # Lenient: servers send header lines that the strict mode refuses.
         record.parse_http(strict_mode=False)
         if record.http_headers is None or record.http_headers.status_code is None:
-            return _passed_over(record) or Broken(offset, "record", "response without an HTTP status line")
+            _passed_over(record)
+            return Broken(offset, "record", "response without an HTTP status line")
         if not 200 <= record.http_headers.status_code < 300:
-            return _passed_over(record)
+            _passed_over(record)
+            return None
         pairs = record.http_headers.to_tuples()
         headers = {name.lower(): value for name, value in reversed(pairs)}  # the first of equal names counts
         if not _RIGHTS_HEADERS.isdisjoint(headers):
@@ -187,13 +222,14 @@ def _page(record: WarcRecord, agent: str, max_record_bytes: int) -> Page | Broke
         content_type = headers.get("content-type", "")
     media_type = content_type.partition(";")[0].strip().lower()
     if media_type and media_type not in _HTML_TYPES:
-        return _passed_over(record)
+        _passed_over(record)
+        return None
     length = record.content_length  # of the payload: what is left behind the HTTP headers
     if length > max_record_bytes:
         return Broken(offset, "record", f"page larger than {max_record_bytes} bytes")
     body = record.reader.read(length) if length else b""
     if len(body) < length:
-        return _truncated(record, len(body))
+        raise _truncated(record, len(body))
     try:
         body = decoded_body(
             body, headers.get("transfer-encoding", ""), headers.get("content-encoding", ""), max_record_bytes
@@ -220,12 +256,13 @@ def _page(record: WarcRecord, agent: str, max_record_bytes: int) -> Page | Broke
 def _wat_page(record: WarcRecord, agent: str, max_record_bytes: int) -> Page | Broken | None:
     offset, length = record.stream_pos, record.content_length
     if (record.headers.get("Content-Type") or "").partition(";")[0].strip().lower() != "application/json":
-        return _passed_over(record)
+        _passed_over(record)
+        return None
     if length > max_record_bytes:
         return Broken(offset, "record", f"record larger than {max_record_bytes} bytes")
     payload = record.reader.read(length) if length else b""
     if len(payload) < length:
-        return _truncated(record, len(payload))
+        raise _truncated(record, len(payload))
     found = capture(payload)
     if found is None or found.elements is None or not 200 <= found.status < 300:
         return None
@@ -240,14 +277,19 @@ def _wat_page(record: WarcRecord, agent: str, max_record_bytes: int) -> Page | B
     )
 
 
-def _passed_over(record: WarcRecord) -> Broken | None:
-    """Nothing, unless the file ends within the record."""
+def _passed_over(record: WarcRecord) -> None:
+    """Read over a record.
+
+    Raises:
+        ValueError: it is not all there.
+    """
     present = record.consume()
-    return _truncated(record, present) if present < record.content_length else None
+    if present < record.content_length:
+        raise _truncated(record, present)
 
 
-def _truncated(record: WarcRecord, present: int) -> Broken:
-    return Broken(record.stream_pos, "record", f"truncated: {present} of {record.content_length} bytes")
+def _truncated(record: WarcRecord, present: int) -> ValueError:
+    return ValueError(f"truncated: {present} of {record.content_length} bytes")
 
 
 def _read_html(file: BinaryIO, name: str, compressed: bool, max_record_bytes: int) -> Page | Broken:
