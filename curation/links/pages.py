@@ -1,16 +1,16 @@
 """Pages out of one input file: WARC or WAT (plain or gzip) or plain HTML, with whatever is broken reported in place."""
 
 import re
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import BinaryIO, Literal
+from typing import BinaryIO
 from urllib.parse import quote
 
-from fastwarc.warc import ArchiveIterator, WarcRecord, WarcRecordType
+from fastwarc.warc import WarcRecord, WarcRecordType
 
 from curation.links.bodies import BodyError, decoded_body, gunzip_start
 from curation.links.elements import Elements
+from curation.links.framing import GZIP, Broken, next_record, pass_over, results, truncated
 from curation.links.parse import parsed
 from curation.links.rights import HEADERS as _RIGHTS_HEADERS
 from curation.links.rights import header_signals
@@ -19,11 +19,7 @@ from curation.links.wat import capture
 MAX_RECORD_BYTES = 8 << 20  # Common Crawl cuts pages at 5 MiB
 MAX_TAGS = 100_000  # parsers take a time that is quadratic in how deeply tags are nested: 10,000 a tenth of a second
 
-_MAX_RESTARTS = 100  # in one file; beyond it the rest of the file is given up
 _SNIFFED_BYTES = 4096
-_GZIP = b"\x1f\x8b\x08"
-_BOUNDARY = re.compile(rb"\x1f\x8b\x08|WARC/[01]\.")
-_HEADER = re.compile(rb"WARC/[01]\.[0-9]+\r?\n[A-Za-z-]+:")
 _HTML_TYPES = ("text/html", "application/xhtml+xml")
 _HTML_NAMES = (".html", ".htm", ".xhtml", ".shtml")
 _WARC_NAMES = (".warc", ".wat")
@@ -39,7 +35,8 @@ class Page:
             links resolve.
         html: the body without transfer and content encodings; empty where ``elements`` is set.
         charset: of the Content-Type header, or None.
-        offset: byte offset of the record in the file; of its gzip member in a compressed one.
+        offset: byte offset of the record in the file; of its gzip member in a compressed one; of the record in what is
+            inside where one member holds several.
         crawled_at: WARC-Date (ISO 8601), or None.
         rights: signals in the response headers, as ``header:noai``.
         elements: what a WAT file tells instead of the HTML, or None.
@@ -54,15 +51,6 @@ class Page:
     rights: tuple[str, ...] = ()
     elements: Elements | None = None
     warc: tuple[str, int] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Broken:
-    """A file or a record that cannot be read, and why."""
-
-    offset: int
-    kind: Literal["file", "record"]
-    message: str
 
 
 def read_pages(
@@ -84,16 +72,16 @@ def read_pages(
     if not head:
         yield Broken(0, "file", "empty file")
         return
-    start = gunzip_start(head, _SNIFFED_BYTES) if head.startswith(_GZIP) else head
-    is_damaged = head.startswith(_GZIP) and not start
+    start = gunzip_start(head, _SNIFFED_BYTES) if head.startswith(GZIP) else head
+    is_damaged = head.startswith(GZIP) and not start
     plain_name = name.lower().removesuffix(".gz")
     if start.startswith(b"WARC/"):
         yield from _read_warc(file, agent, max_record_bytes)
     elif start.startswith(b"filedesc://"):
         yield Broken(0, "file", "ARC file; only WARC is read")
     elif plain_name.endswith(_HTML_NAMES) or _HTML_START.match(start):
-        yield _read_html(file, name, head.startswith(_GZIP), max_record_bytes)
-    elif (is_damaged or plain_name.endswith(_WARC_NAMES)) and _next_record(file, 1) is not None:
+        yield _read_html(file, name, head.startswith(GZIP), max_record_bytes)
+    elif (is_damaged or plain_name.endswith(_WARC_NAMES)) and next_record(file, 1) is not None:
         yield from _read_warc(file, agent, max_record_bytes)  # its first record is the damaged one
     elif is_damaged:
         yield Broken(0, "file", "damaged gzip")
@@ -105,87 +93,13 @@ def read_pages(
 
 def _read_warc(file: BinaryIO, agent: str, max_record_bytes: int) -> Iterator[Page | Broken]:
     captures = broken = 0
-    for kind, result in _results(file, agent, max_record_bytes):
+    for kind, result in results(file, lambda record: _page(record, agent, max_record_bytes)):
         captures += kind in (WarcRecordType.response, WarcRecordType.resource) or isinstance(result, Page)
         broken += isinstance(result, Broken)
         if result is not None:
             yield result
     if not captures and not broken:
         yield Broken(0, "file", "no HTTP responses (a WET or request-only file, or a WAT file of such)")
-
-
-def _results(
-    file: BinaryIO, agent: str, max_record_bytes: int
-) -> Iterator[tuple[WarcRecordType | None, Page | Broken | None]]:
-    """What every record gives, restarting behind each place where the framing itself is broken."""
-    position, last_reported = 0, -1
-    for _ in range(_MAX_RESTARTS):
-        file.seek(position)
-        last, length, message = None, 0, ""
-        result: Page | Broken | None = None
-        try:
-            for record in ArchiveIterator(file, parse_http=False):
-                last, length = record.stream_pos, record.content_length
-                try:
-                    result = _page(record, agent, max_record_bytes)
-                except Exception as error:  # whatever the parsers raise on hostile bytes is the record's fault
-                    result = Broken(last, "record", _sentence(error))
-                yield record.record_type, result
-        except Exception as error:
-            message = _sentence(error)
-        if message:
-            behind = _next_boundary(file, (position if last is None else last) + 1)
-            # With a record read, what comes behind it is broken; with none, the place where reading began.
-            at = position if last is None else (behind if behind is not None else last)
-        else:  # the end of the file, or something that the library takes for it
-            is_whole = last is not None and not isinstance(result, Broken)
-            at = position if last is None else last
-            behind = _next_record(file, _least_end(file, at, length) if is_whole else at + 1)
-            if behind is None:
-                return
-            message = "followed by bytes that are no record" if is_whole else ""
-        if message and at != last_reported:
-            yield None, Broken(at, "record", message)
-            last_reported = at
-        if behind is None:
-            return
-        position = behind
-    yield None, Broken(position, "file", f"given up after {_MAX_RESTARTS} broken places")
-
-
-def _least_end(file: BinaryIO, position: int, length: int) -> int:
-    """A place in or behind the last bytes of a record, so that what its body quotes is not taken for a record."""
-    file.seek(position)
-    return position + (1 if file.read(len(_GZIP)) == _GZIP else max(1, length))
-
-
-def _next_record(file: BinaryIO, position: int) -> int | None:
-    """Offset at or behind ``position`` where a record's header can be read."""
-    for _ in range(_MAX_RESTARTS):
-        found = _next_boundary(file, position)
-        if found is None:
-            return None
-        file.seek(found)
-        head = file.read(_SNIFFED_BYTES)
-        start = gunzip_start(head, _SNIFFED_BYTES) if head.startswith(_GZIP) else head
-        if _HEADER.match(start):
-            return found
-        position = found + 1
-    return None
-
-
-def _next_boundary(file: BinaryIO, position: int) -> int | None:
-    """Offset at or behind ``position`` where a gzip member or a plain WARC header may begin."""
-    overlap = 8
-    file.seek(position)
-    tail = b""
-    while block := file.read(1 << 16):
-        window = tail + block
-        if match := _BOUNDARY.search(window):
-            return position - len(tail) + match.start()
-        position += len(block)
-        tail = window[-overlap:]
-    return None
 
 
 def _page(record: WarcRecord, agent: str, max_record_bytes: int) -> Page | Broken | None:
@@ -196,7 +110,7 @@ def _page(record: WarcRecord, agent: str, max_record_bytes: int) -> Page | Broke
     if kind == WarcRecordType.metadata:
         return _wat_page(record, agent, max_record_bytes)
     if kind not in (WarcRecordType.response, WarcRecordType.resource):
-        _passed_over(record)
+        pass_over(record)
         return None
     if not (record.headers.get("Content-Length") or "").strip().isdigit():
         return Broken(offset, "record", "no valid Content-Length")
@@ -205,15 +119,15 @@ def _page(record: WarcRecord, agent: str, max_record_bytes: int) -> Page | Broke
     content_type = record.headers.get("Content-Type") or ""
     if kind == WarcRecordType.response:
         if not record.is_http:
-            _passed_over(record)
+            pass_over(record)
             return None
         # Lenient: servers send header lines that the strict mode refuses.
         record.parse_http(strict_mode=False)
         if record.http_headers is None or record.http_headers.status_code is None:
-            _passed_over(record)
+            pass_over(record)
             return Broken(offset, "record", "response without an HTTP status line")
         if not 200 <= record.http_headers.status_code < 300:
-            _passed_over(record)
+            pass_over(record)
             return None
         pairs = record.http_headers.to_tuples()
         headers = {name.lower(): value for name, value in reversed(pairs)}  # the first of equal names counts
@@ -222,14 +136,14 @@ def _page(record: WarcRecord, agent: str, max_record_bytes: int) -> Page | Broke
         content_type = headers.get("content-type", "")
     media_type = content_type.partition(";")[0].strip().lower()
     if media_type and media_type not in _HTML_TYPES:
-        _passed_over(record)
+        pass_over(record)
         return None
     length = record.content_length  # of the payload: what is left behind the HTTP headers
     if length > max_record_bytes:
         return Broken(offset, "record", f"page larger than {max_record_bytes} bytes")
     body = record.reader.read(length) if length else b""
     if len(body) < length:
-        raise _truncated(record, len(body))
+        raise truncated(record, len(body))
     try:
         body = decoded_body(
             body, headers.get("transfer-encoding", ""), headers.get("content-encoding", ""), max_record_bytes
@@ -256,13 +170,13 @@ def _page(record: WarcRecord, agent: str, max_record_bytes: int) -> Page | Broke
 def _wat_page(record: WarcRecord, agent: str, max_record_bytes: int) -> Page | Broken | None:
     offset, length = record.stream_pos, record.content_length
     if (record.headers.get("Content-Type") or "").partition(";")[0].strip().lower() != "application/json":
-        _passed_over(record)
+        pass_over(record)
         return None
     if length > max_record_bytes:
         return Broken(offset, "record", f"record larger than {max_record_bytes} bytes")
     payload = record.reader.read(length) if length else b""
     if len(payload) < length:
-        raise _truncated(record, len(payload))
+        raise truncated(record, len(payload))
     found = capture(payload)
     if found is None or found.elements is None or not 200 <= found.status < 300:
         return None
@@ -275,21 +189,6 @@ def _wat_page(record: WarcRecord, agent: str, max_record_bytes: int) -> Page | B
         elements=found.elements,
         warc=(found.file, found.offset) if found.file is not None else None,
     )
-
-
-def _passed_over(record: WarcRecord) -> None:
-    """Read over a record.
-
-    Raises:
-        ValueError: it is not all there.
-    """
-    present = record.consume()
-    if present < record.content_length:
-        raise _truncated(record, present)
-
-
-def _truncated(record: WarcRecord, present: int) -> ValueError:
-    return ValueError(f"truncated: {present} of {record.content_length} bytes")
 
 
 def _read_html(file: BinaryIO, name: str, compressed: bool, max_record_bytes: int) -> Page | Broken:
@@ -324,9 +223,3 @@ def _stated_address(html: bytes) -> str | None:
 def _charset(content_type: str) -> str | None:
     match = re.search(r"charset\s*=\s*[\"']?([^\s\"';]+)", content_type, re.IGNORECASE)
     return match[1] if match else None
-
-
-def _sentence(error: Exception) -> str:
-    if isinstance(error, zlib.error):
-        return "damaged gzip"
-    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -1,6 +1,7 @@
 import functools
 import gzip
 import io
+import random
 import tracemalloc
 
 import pytest
@@ -60,6 +61,19 @@ def test_a_gzip_member_a_record():
         ("http://a.test/", 0),
         ("http://b.test/", len(packed(record(url="http://a.test/")))),
     ]
+
+
+def test_a_gzip_member_with_several_records_tells_their_places_inside():
+    noise = random.Random(0).randbytes(300_000)  # of a cut stream, the last of what could be unpacked is lost
+    records = [record(url=f"http://{n}.test/", body=HTML + noise) for n in "abc"]
+    found = read(packed(b"".join(records)))
+    places = [0, len(records[0]), len(records[0]) + len(records[1])]
+    assert [(page.url, page.offset) for page in found] == [
+        (f"http://{n}.test/", p) for n, p in zip("abc", places, strict=True)
+    ]
+    *pages, last = read(packed(b"".join(records))[:-200])
+    assert [page.url for page in pages if isinstance(page, Page)] == ["http://a.test/", "http://b.test/"]
+    assert (last.kind, last.message) == ("file", "truncated gzip file")
 
 
 @pytest.mark.parametrize(
@@ -216,21 +230,37 @@ def test_mutated_files_never_raise(data):
         assert isinstance(item, (Page, Broken))
 
 
+NO_RESPONSES = "no HTTP responses (a WET or request-only file, or a WAT file of such)"
+ESCOPETE = "https://an.wikipedia.org/wiki/Escopete"
+# every file: its pages with their offsets, and what is reported
+REAL_FILES = {
+    "CC-MAIN-2024-22.warc.paths.gz": ["list of paths, not a WARC file; name the files it lists as inputs"],
+    "SOURCE.md": ["neither WARC nor HTML"],
+    "bad.arc": ["ARC file; only WARC is read"],
+    "example-bad.warc.gz.bad": [("http://example.com?example=1", 460)],  # one gzip member for all records
+    "example-digest.warc": [NO_RESPONSES],
+    "example-resource.warc.gz": [("http://example.com/", 802)],
+    "example-wrong-chunks.warc.gz": [("http://example.com/", 0)],
+    "example.arc": ["ARC file; only WARC is read"],
+    "example.warc": [("http://example.com/", 1197)],
+    "example.warc.gz": [("http://example.com/", 784)],
+    "whirlwind.warc": [(ESCOPETE, 1375)],
+    "whirlwind.warc.gz": [(ESCOPETE, 1023)],
+    "whirlwind.warc.wat": [NO_RESPONSES],
+    "whirlwind.warc.wat.gz": [NO_RESPONSES],
+    "whirlwind.warc.wet.gz": [NO_RESPONSES],
+}
+
+
 @pytest.mark.realdata
 def test_every_real_file_is_read_or_reported(shared_data):
     found = {}
     for path in sorted((shared_data / "warc").iterdir()):
         with path.open("rb") as file:
             found[path.name] = list(read_pages(file, path.name))
-    urls = {name: [i.url for i in items if isinstance(i, Page)] for name, items in found.items()}
-    assert {name: pages for name, pages in urls.items() if pages} == {
-        "example-bad.warc.gz.bad": ["http://example.com?example=1"],
-        "example-resource.warc.gz": ["http://example.com/"],
-        "example-wrong-chunks.warc.gz": ["http://example.com/"],
-        "example.warc": ["http://example.com/"],
-        "example.warc.gz": ["http://example.com/"],
-        "whirlwind.warc": ["https://an.wikipedia.org/wiki/Escopete"],
-        "whirlwind.warc.gz": ["https://an.wikipedia.org/wiki/Escopete"],
+    told = {
+        name: [(item.url, item.offset) if isinstance(item, Page) else item.message for item in items]
+        for name, items in found.items()
     }
-    assert all(items for items in found.values())
+    assert told == REAL_FILES
     assert found["whirlwind.warc"][0].html == found["whirlwind.warc.gz"][0].html
