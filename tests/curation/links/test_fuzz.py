@@ -113,10 +113,9 @@ def check(data, name):
     """Read a file to rows; returns its pages and broken places."""
     items = list(read_pages(io.BytesIO(data), name))
     assert items or data.count(b"WARC/") or MEMBER.search(data), "neither a page nor a report"
-    rows = [row for rows in links_of_pages(io.BytesIO(data), name, RULES) for row in rows]
-    batch = pa.RecordBatch.from_pylist(rows, schema=LINKS.schema)
-    batch.validate(full=True)
-    reasons = [row["reason"] for row in rows]
+    rows = pa.Table.from_batches(links_of_pages(io.BytesIO(data), name, RULES), schema=LINKS.schema)
+    rows.validate(full=True)
+    reasons = rows["reason"].to_pylist()
     assert set(reasons) <= {None, *(reason.value for reason in Reason)}
     broken = [item for item in items if isinstance(item, Broken)]
     assert sum(reason in ("broken_file", "broken_record") for reason in reasons) == len(broken)
