@@ -63,17 +63,24 @@ class _Web:
         self._blocked = shared(context.spark, block_lists(context.config))
         self._kept: list[DataFrame] = []
         self.folder = context.store.path("shards", context.run.run_id)
-        self.robots = context.spark.createDataFrame([], from_arrow_schema(schema.ROBOTS.schema))
-        self.answers = context.spark.createDataFrame([], from_arrow_schema(ANSWERS))
+        # without the limit, Spark would not see that they are empty
+        self.robots = context.spark.createDataFrame([], from_arrow_schema(schema.ROBOTS.schema)).limit(0)
+        self.answers = context.spark.createDataFrame([], from_arrow_schema(ANSWERS)).limit(0)
 
     def ask(self, urls: DataFrame) -> DataFrame:
         """Ask for URLs that were not asked before, and give their answers.
 
+        What lands stays in the run's folder, so that a lost executor, or a killed run, costs no second request.
+
         Raises:
             ConnectionError: an outage; what landed is forgotten, since it is in doubt.
         """
+        urls = self.keep(urls)
+        num_urls = urls.count()
+        if num_urls == 0:
+            return self.answers
         recipe, runtime = self._context.config.recipe.download, self._context.config.runtime
-        num_lanes = max(1, math.ceil(urls.count() / recipe.urls_per_shard))
+        num_lanes = math.ceil(num_urls / recipe.urls_per_shard)
         num_tasks = min(num_lanes, 100 * runtime.partitions)
         asking = Asking(
             self.folder,
@@ -90,13 +97,13 @@ class _Web:
             fresh = hosts.join(self.robots, "host", "left_anti")
             bucketed = _spread(fresh.withColumn("bucket", _hashed("host", num_lanes)), num_tasks, "bucket", "host")
             rules = bucketed.mapInArrow(asking.hosts, from_arrow_schema(schema.ROBOTS.schema))
-            self.robots = self.robots.unionByName(self._keep(rules))
+            self.robots = self.robots.unionByName(self.keep(rules))
         # sorted, so that a host's robots.txt comes once, before its URLs, and never beside each of them
         name = F.regexp_extract("host", r"^https?://(\[[^\]]*\]|[^:]*)", 1)
         rows = located.unionByName(self.robots.join(hosts, "host", "left_semi"), allowMissingColumns=True)
         lanes = rows.withColumn("name", name).withColumn("lane", _hashed("name", num_lanes)).drop("name")
         sorted_lanes = _spread(lanes, num_tasks, "lane", "host", F.col("url").asc_nulls_first())
-        answers = self._keep(sorted_lanes.mapInArrow(asking.urls, from_arrow_schema(ANSWERS)))
+        answers = self.keep(sorted_lanes.mapInArrow(asking.urls, from_arrow_schema(ANSWERS)))
         failed = answers.where(F.col("reason").isin([reason.value for reason in SYMPTOMS])).count()
         try:
             refuse_outage(failed, self._num_urls, recipe.max_failed_share)
@@ -112,27 +119,26 @@ class _Web:
         for frame in self._kept:
             frame.unpersist()
 
-    def _keep(self, frame: DataFrame) -> DataFrame:
-        self._kept.append(frame.persist(StorageLevel.DISK_ONLY))  # used more than once, but asked for once
+    def keep(self, frame: DataFrame) -> DataFrame:
+        """Hold what is computed once and used more often, until :meth:`forget`."""
+        self._kept.append(frame.persist(StorageLevel.DISK_ONLY))
         return frame
 
 
 def _fetches(web: _Web, links: DataFrame, context: Context) -> DataFrame:
     """Ask for the links, then round by round for what they redirect to, and say of each link where that ended."""
     most = context.config.recipe.download.fetch.max_redirects
-    step, ends = web.ask(links), list[DataFrame]()
-    while True:
-        goes_on = F.col("has_moved") & (F.col("num_redirects") <= most)
-        ends.append(step.where(~goes_on))
-        open_ends = step.where(goes_on).select("url", F.col("final_url").alias("target"), "num_redirects")
-        if open_ends.isEmpty():
-            break
-        fresh = open_ends.select(F.col("target").alias("url")).distinct().join(web.answers, "url", "left_anti")
-        if not fresh.isEmpty():
-            web.ask(fresh)
+    goes_on = F.col("has_moved") & (F.col("num_redirects") <= most)
+    step = web.ask(links)
+    ends = [step.where(~goes_on)]
+    while (open_ends := step.where(goes_on)).count() > 0:
+        leads = open_ends.select("url", F.col("final_url").alias("target"), "num_redirects")
+        web.ask(leads.select(F.col("target").alias("url")).distinct().join(web.answers, "url", "left_anti"))
         found = web.answers.withColumnsRenamed({"url": "target", "num_redirects": "further"})
         total = (F.col("num_redirects") + F.col("further")).alias("num_redirects")
-        step = open_ends.join(found, "target").select(total, *(c for c in ANSWERS.names if c != "num_redirects"))
+        joined = leads.join(found, "target").select(total, *(c for c in ANSWERS.names if c != "num_redirects"))
+        step = web.keep(joined)
+        ends.append(step.where(~goes_on))
     fetches = functools.reduce(DataFrame.unionByName, ends)
     is_endless = F.col("num_redirects") > most
     endless = too_many_redirects(most)

@@ -1,5 +1,6 @@
 """Two runs compared: every table row for row, every file of a release byte for byte."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import pyarrow as pa
@@ -15,9 +16,9 @@ def rows(store: Store, name: str) -> list[str]:
     return sorted(str(sorted(row.items())) for row in store.table(name).to_pylist())
 
 
-def assert_same_tables(one: str, other: str) -> None:
+def assert_same_tables(one: str, other: str, names: Iterable[str] = (*schema.TABLES, *EMBEDDINGS)) -> None:
     """Fail with the first table and row that differ."""
-    for name in (*schema.TABLES, *EMBEDDINGS):
+    for name in names:
         left, right = rows(Store(one), name), rows(Store(other), name)
         different = next((pair for pair in zip(left, right, strict=False) if pair[0] != pair[1]), None)
         assert different is None, f"{name}: {different}"

@@ -24,7 +24,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         pass
 
     def do_GET(self):
-        self.server.requests.append((self.headers.get("Host"), self.path, dict(self.headers)))
+        host = self.headers.get("Host")
+        self.server.requests.append((host, self.path, dict(self.headers)))
+        self.server.times.setdefault(host, []).append(time.monotonic())
         self.close_connection = True
         with contextlib.suppress(OSError):
             path, _, argument = self.path.partition("?")
@@ -164,7 +166,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         pass
 
     def _robots_txt(self, _):
-        status, body = self.server.robots
+        name = (self.headers.get("Host") or "").partition(":")[0]
+        status, body = self.server.robots_of.get(name, self.server.robots)
         self._answer(status, body, Location=self.server.robots_location)
 
 
@@ -175,7 +178,7 @@ LATE = (Reason.TIMED_OUT, "not complete within 1 s")
 PRIVATE = Reason.PRIVATE_ADDRESS
 FINE = (None, None)
 
-# what each misbehaviour ends in, with 200,000 bytes, 1 s and 3 redirects
+# what each misbehaviour ends in, with 200,000 bytes, 1 s and 1 redirect
 CASES = {
     "/redirect?http://127.0.0.1:1/": (PRIVATE, "127.0.0.1 is at a private or reserved address"),
     "/redirect?http://169.254.169.254/meta": (PRIVATE, "169.254.169.254 is at a private or reserved address"),
@@ -190,8 +193,8 @@ CASES = {
     "/redirect?http://user:password@lake.test/": (Reason.HTTP_ERROR, "malformed address: URL with credentials"),
     "/redirect?file:///etc/passwd": (Reason.HTTP_ERROR, "malformed address: "),
     "/redirect?http://sub.blocked.test/good": (Reason.BLOCKED_DOMAIN, "mine: rule blocked.test"),
-    "/loop": (Reason.TOO_MANY_REDIRECTS, "more than 3 redirects"),
-    "/elsewhere?0": (Reason.TOO_MANY_REDIRECTS, "more than 3 redirects"),
+    "/loop": (Reason.TOO_MANY_REDIRECTS, "more than 1 redirects"),
+    "/elsewhere?0": (Reason.TOO_MANY_REDIRECTS, "more than 1 redirects"),
     "/status?404": (Reason.HTTP_ERROR, "status 404"),
     "/status?503": (Reason.HTTP_ERROR, "status 503"),
     "/optout?noai": (Reason.HEADER_OPTED_OUT, "noai"),
@@ -242,7 +245,7 @@ def options(server: "Hostile") -> FetchOptions:
     return FetchOptions(
         timeout_s=1.0,
         max_bytes=200_000,
-        max_redirects=3,
+        max_redirects=1,
         threads=16,
         retries=0,
         requests_per_s=1e6,
@@ -287,7 +290,9 @@ class Hostile(http.server.ThreadingHTTPServer):
     def __init__(self):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.requests = []
+        self.times = {}
         self.robots = (404, b"")
+        self.robots_of = {}
         self.robots_location = None
 
     @property

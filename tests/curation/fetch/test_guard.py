@@ -150,6 +150,18 @@ def test_a_name_is_looked_up_once_and_that_address_is_used(options, monkeypatch)
     assert connected == [("93.184.215.14", 80)]
 
 
+def test_a_checked_address_is_remembered_for_a_while(options, monkeypatch):
+    look_ups = _answering(["93.184.215.14"], ["127.0.0.1"])
+    monkeypatch.setattr(socket, "getaddrinfo", look_ups)
+    resolver = addresses_module.Resolver(options)
+    for _ in range(3):
+        assert resolver.addresses("changing.org", 443, 1.0) == [("93.184.215.14", 443)]
+    monkeypatch.setattr(addresses_module.time, "monotonic", lambda: 1e12)
+    with pytest.raises(FetchError) as caught:
+        resolver.addresses("changing.org", 443, 1.0)
+    assert caught.value.reason is Reason.PRIVATE_ADDRESS
+
+
 def test_a_hanging_look_up_ends_with_the_time_limit(options, monkeypatch):
     monkeypatch.setattr(addresses_module.socket, "getaddrinfo", lambda *_, **__: time.sleep(1.5) or [])
     began = time.monotonic()

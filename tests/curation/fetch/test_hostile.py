@@ -33,7 +33,7 @@ def outcomes(tmp_path_factory):
 def test_each_case_has_its_reason(outcomes, url):
     outcome = outcomes[0][url]
     reason, detail = hostile.expected(url)
-    if "/elsewhere" in url:  # the last of a chain over hosts: whoever resolves it counts
+    if "/elsewhere" in url:  # a chain over hosts: whoever follows it from shard to shard counts
         assert outcome.has_moved
         return
     assert outcome.reason is reason
@@ -43,11 +43,11 @@ def test_each_case_has_its_reason(outcomes, url):
 
 def test_no_request_but_to_hosts_that_may_be_asked(outcomes):
     hosts = {host for host, _, _ in outcomes[2]}
-    assert hosts == {"garden.test", "lake.test", "h0.test", "h1.test", "h2.test"}
+    assert hosts == {"garden.test", "lake.test", "h0.test"}
 
 
 def test_a_circle_is_left_after_the_allowed_redirects(outcomes):
-    assert sum(path.startswith("/loop") for _, path, _ in outcomes[2]) == 4
+    assert sum(path.startswith("/loop") for _, path, _ in outcomes[2]) == 2
 
 
 def test_no_name_from_the_web_becomes_a_file(outcomes):

@@ -27,9 +27,14 @@ def test_a_piece_about_something_else_is_made_again(tmp_path):
 
 def test_a_file_is_whole_or_not_there(tmp_path):
     filesystem = fsspec.filesystem("file")
-    with pytest.raises(RuntimeError), whole_file(filesystem, str(tmp_path / "a")) as file:
-        file.write(b"half")
-        raise RuntimeError
+
+    def half() -> None:
+        with whole_file(filesystem, str(tmp_path / "a")) as file:
+            file.write(b"half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        half()
     assert list(tmp_path.iterdir()) == []
     with whole_file(filesystem, str(tmp_path / "a")) as file:
         file.write(b"all")
