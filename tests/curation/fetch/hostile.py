@@ -192,7 +192,7 @@ CASES = {
     "/redirect?http://0xa9fea9fe/": (Reason.HTTP_ERROR, "malformed address: "),
     "/redirect?http://user:password@lake.test/": (Reason.HTTP_ERROR, "malformed address: URL with credentials"),
     "/redirect?file:///etc/passwd": (Reason.HTTP_ERROR, "malformed address: "),
-    "/redirect?http://sub.blocked.test/good": (Reason.BLOCKED_DOMAIN, "mine: rule blocked.test"),
+    "/redirect?http://sub.blocked.test/good": (Reason.BLOCKED_DOMAIN, "blocked_domains: rule blocked.test"),
     "/loop": (Reason.TOO_MANY_REDIRECTS, "more than 1 redirects"),
     "/elsewhere?0": (Reason.TOO_MANY_REDIRECTS, "more than 1 redirects"),
     "/status?404": (Reason.HTTP_ERROR, "status 404"),

@@ -16,7 +16,7 @@ def outcomes(tmp_path_factory):
     folder = tmp_path_factory.mktemp("shards")
     with hostile.serving() as server, hostile.strange_names(server.server_port):
         options = hostile.options(server)
-        blocked = BlockLists((read_rules(["blocked.test"], "mine"),))
+        blocked = BlockLists((read_rules(["blocked.test"], "blocked_domains"),))
         permission = Permission({}, blocked.refusing, options, fail_closed=True)
         ends, asked = {}, {url: url for url in hostile.URLS}
         with Fetcher(options) as fetcher:
