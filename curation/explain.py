@@ -100,8 +100,12 @@ def render(found: Explanation) -> str:
     lines.append("sightings")
     for row in found.sightings:
         lines.append(f"  {row['url'] or row['path']}")
+        if row["url"] and row["path"]:
+            lines.append(f"    in {row['path']}")
         if row["page_url"]:
             lines.append(f"    on {row['page_url']}")
+        if row.get("caption"):
+            lines.append(f"    caption {row['caption']}")
         lines += [
             f"    found in {_fields(place, 'crawl', 'file', 'offset', 'crawled_at')}" for place in row["found_in"]
         ]

@@ -10,6 +10,7 @@ from tests.curation.audit.stored import HOSTILE, put, run_row
 
 KEPT, COPY, OTHER = "aaaaaaaa" + "0" * 24, "bbbbbbbb" + "0" * 24, "bbbbbbbb" + "1" * 24
 ROSE, DAHLIA, BLOCKED = "http://garden.test/rose.png", "http://garden.test/dahlia.png", "http://ads.test/x.gif"
+ELSEWHERE = "http://elsewhere.test/b.png"
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +46,7 @@ def store(tmp_path_factory):
         {"image_id": KEPT, "url": ROSE, "page_url": "http://garden.test/", "rights": ["meta:noindex"]},
         {"image_id": KEPT, "url": HOSTILE, "page_url": "http://garden.test/"},
         {"image_id": COPY, "url": DAHLIA, "page_url": "http://garden.test/"},
-        {"image_id": OTHER, "path": "mine:a/b.png"},
+        {"image_id": OTHER, "path": "mine:a/b.png", "url": ELSEWHERE, "caption": "a red\x1b[31m rose"},
     ])  # fmt: skip
     place = {"shard": "store:s/0.tar", "offset_bytes": 512, "size_bytes": 9}
     put(path, "images", [{"image_id": i, **place} for i in (KEPT, COPY, OTHER)])
@@ -200,3 +201,9 @@ def test_the_command(store, tmp_path):
     assert failed.returncode == 2
     assert failed.stderr.startswith("error: ")
     assert "Traceback" not in failed.stderr
+
+
+def test_what_came_with_an_imported_image_is_told(store):
+    lines = render(one(store, "mine:a/b.png")).splitlines()
+    at = lines.index(f"  {ELSEWHERE}")
+    assert lines[at + 1 : at + 3] == ["    in mine:a/b.png", "    caption a red\\x1b[31m rose"]
