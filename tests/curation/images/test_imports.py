@@ -357,3 +357,17 @@ def test_text_columns_need_not_be_utf8(folder):
     parquet(folder, "p.parquet", pa.table({"jpg": [JPEG], "caption": text}))
     (row,) = import_all(folder)
     assert row["caption"] == "caf�"
+
+
+@pytest.mark.realdata
+@pytest.mark.parametrize("name", ["web_animals", "faces", "dedup_cases"])
+def test_real_folders(shared_data, folder, name):
+    folder.rmdir()
+    folder.symlink_to(shared_data / name)
+    files = {f"photos:{path.relative_to(folder)}": path for path in folder.rglob("*") if path.is_file()}
+    rows = import_all(folder)
+    assert {row["path"] for row in rows} <= set(files)
+    assert sum(row["companions"] for row in rows) == len(files) - len(rows)
+    endings = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp")
+    assert set(ids(rows)) >= {path for path in files if path.lower().endswith(endings)} != set()
+    assert set(reasons(rows).values()) == {Reason.NO_PICTURE}
