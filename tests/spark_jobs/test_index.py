@@ -7,11 +7,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from conf import load
+from curation import schema
 from curation.images.ids import image_id
 from curation.schema import Reason
 from spark_jobs.config import CurationConfig
-from spark_jobs.index import _chunks
-from spark_jobs.tables import Tables
+from spark_jobs.index import STAGE, _chunks
+from spark_jobs.stage import Context
+from spark_jobs.tables import RunKey, Tables
 from tests.curation.images.importing import tar_of
 from tests.spark_jobs.equality import assert_same_tables
 
@@ -73,11 +75,19 @@ def config_of(out, root, *overrides):
     return load(CurationConfig, "conf/curation/own.yaml", [*places, *named, *overrides])
 
 
+def index(spark, config):
+    """The stage by itself, in the frame's steps: (store, run as recorded)."""
+    store, key = Tables(config.store), RunKey("index", "0123456789abcdef", {}, {})
+    store.write_sources(config.sources.images)
+    outcome = STAGE.run(Context(spark, store, config, key))
+    store.append_decisions(outcome.decisions, key)
+    store.finish(key, outcome.rows_in, outcome.metrics, STAGE.writes(config))
+    return store, store.runs()["index"]
+
+
 @pytest.fixture(scope="module")
-def indexed(sources, run_stages, tmp_path_factory):
-    config = config_of(tmp_path_factory.mktemp("indexed"), sources[0])
-    report = run_stages(config, "index")[-1]
-    return Tables(config.store), report
+def indexed(spark, sources, tmp_path_factory):
+    return index(spark, config_of(tmp_path_factory.mktemp("indexed"), sources[0]))
 
 
 def test_every_image_is_one_read_away(sources, indexed):
@@ -102,7 +112,7 @@ def test_every_file_is_a_sighting_of_its_bytes(sources, indexed):
 
 
 def test_what_is_no_image_has_its_reason(sources, indexed):
-    expected, (store, report) = sources[1], indexed
+    expected, (store, run) = sources[1], indexed
     drops = {(row["url"].partition("-from-")[0], row["reason"]) for row in store.decisions("index").to_pylist()}
     assert drops >= {
         ("loose:notes.txt", Reason.NO_PICTURE),
@@ -111,18 +121,47 @@ def test_what_is_no_image_has_its_reason(sources, indexed):
     }
     copies = len(expected) - len(set(expected.values()))
     rest = {Reason.NO_PICTURE: 1, Reason.EMPTY_FILE: 1, Reason.BROKEN_FILE: 1}
-    assert report.dropped == {Reason.EXACT_DUPLICATE: copies, **rest}
-    assert report.kept == len(set(expected.values()))
+    assert run.dropped == {Reason.EXACT_DUPLICATE: copies, **rest}
+    assert run.kept == len(set(expected.values()))
 
 
-@pytest.mark.parametrize("partitions", [1])
-def test_the_tables_are_the_same_for_any_number_of_partitions(sources, indexed, run_stages, tmp_path, partitions):
-    config = config_of(tmp_path, sources[0], f"runtime.partitions={partitions}")
-    run_stages(config, "index")
-    assert_same_tables(indexed[0].uri, config.store)
-    (shards,) = Path(config.store, "shards").iterdir()
+def test_the_tables_are_the_same_for_any_number_of_partitions(spark, sources, indexed, tmp_path):
+    store, _ = index(spark, config_of(tmp_path, sources[0], "runtime.partitions=1"))
+    assert_same_tables(indexed[0].uri, store.uri)
+    (shards,) = Path(store.uri, "shards").iterdir()
     (others,) = Path(indexed[0].uri, "shards").iterdir()
     assert {p.name: p.read_bytes() for p in shards.iterdir()} == {p.name: p.read_bytes() for p in others.iterdir()}
+
+
+def test_signals_seen_on_the_web_count_for_an_import_of_the_same_address(spark, tmp_path):
+    url, page = "http://a.test/rose.jpg", "http://garden.test/"
+    (tmp_path / "loose").mkdir()
+    (tmp_path / "many").mkdir()
+    (tmp_path / "loose" / "a.jpg").write_bytes(picture(1))
+    (tmp_path / "loose" / "a.json").write_text(f'{{"url": "{url}", "page_url": "http://other.test/"}}')
+    (tmp_path / "many" / "b.jpg").write_bytes(picture(1))
+    config = config_of(tmp_path, tmp_path)
+    store = Tables(config.store)
+    shard = tmp_path / "store" / "shards" / "d" / "00000.tar"
+    shard.parent.mkdir(parents=True)
+    shard.write_bytes(picture(2))
+    crawled = RunKey("download", "d", {}, {})
+    link = {"url": url, "page_url": page, "domain": "a.test", "crawl": "c", "rights": ["meta:noindex"]}
+    fetch = {"url": url, "shard": "store:shards/d/00000.tar", "offset_bytes": 0, "size_bytes": len(picture(2))}
+    store.write(schema.LINKS, pa.Table.from_pylist([link, link], schema=schema.LINKS.schema), crawled)
+    rows = [fetch | {"rights": ["header:noai"]}]
+    store.write(schema.FETCHES, pa.Table.from_pylist(rows, schema=schema.FETCHES.schema), crawled)
+    store, run = index(spark, config)
+    assert (run.rows_in, run.kept, run.dropped) == (3, 2, {Reason.EXACT_DUPLICATE: 1})
+    seen = store.table("sightings").sort_by([("path", "ascending")]).to_pylist()
+    signals = ["header:noai", "meta:noindex"]
+    assert [(row["path"], row["url"], row["page_url"], row["crawl"], row["rights"]) for row in seen] == [
+        ("loose:a.jpg", url, page, "c", signals),
+        ("many:b.jpg", None, None, None, []),
+        (None, url, page, "c", signals),
+    ]
+    assert {row["image_id"] for row in seen[:2]} == {image_id(picture(1))}
+    assert seen[2]["image_id"] == image_id(picture(2))
 
 
 def test_work_is_cut_into_pieces_that_keep_together_what_belongs_together(tmp_path):
