@@ -4,9 +4,10 @@ A unit is a file; the second file with the same bytes is a sighting of the same 
 pictures in folders, members of tars and rows of Parquet (see docs/importing.md).
 """
 
+import io
 from collections.abc import Iterable, Iterator
 from itertools import islice
-from typing import Any
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 from pyspark.sql import DataFrame, Window
@@ -19,16 +20,18 @@ from curation.images.ids import image_id
 from curation.images.imports import imported
 from curation.images.samples import samples
 from curation.schema import Reason
-from curation.store import Store, open_uri
+from curation.store import Store
 from spark_jobs.ledger import ledger_rows
 from spark_jobs.sources import list_files
 from spark_jobs.stage import Context, Stage, main
+from spark_jobs.steady import SteadyFile
 from spark_jobs.tables import Outcome
 
 _WORK = pa.schema([("source", pa.string()), ("names", pa.list_(pa.string()))])
 _CHUNK_FILES, _CHUNK_BYTES = 256, 64 << 20  # a task's unit of work: so many small files, or one large one
 _TASKS_PER_PARTITION = 100
 _BATCH_ROWS = 1000
+_BUFFER_BYTES = 64 << 10
 
 
 def run(context: Context) -> Outcome:
@@ -111,18 +114,11 @@ def _imported(context: Context) -> DataFrame:
     uri, run_id = context.store.uri, context.run.run_id
 
     def identify(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        store = Store(uri)
-        sources = store.sources()
         rows = (
             row
             for batch in batches
             for work in batch.to_pylist()
-            for row in imported(
-                work["source"],
-                work["names"],
-                lambda shard: open_uri(store.shard_uri(shard, sources)),
-                lambda place: Copies(uri, run_id, place),
-            )
+            for row in _rows(Store(uri), run_id, work["source"], work["names"])
         )
         while some := list(islice(rows, _BATCH_ROWS)):
             yield pa.RecordBatch.from_pylist(some, schema=schema.FILES.schema)
@@ -131,6 +127,25 @@ def _imported(context: Context) -> DataFrame:
     tasks = max(1, min(chunks.num_rows, _TASKS_PER_PARTITION * context.config.runtime.partitions))
     spread = context.spark.createDataFrame(chunks).coalesce(1).repartition(tasks)  # from one place: evenly
     return spread.mapInArrow(identify, from_arrow_schema(schema.FILES.schema))
+
+
+def _rows(store: Store, run_id: str, source: str, names: list[str]) -> Iterator[dict[str, Any]]:
+    """The rows of some files.
+
+    Raises:
+        OSError: a disk or host that fails was taken for damage.
+    """
+    sources = store.sources()
+    opened: list[SteadyFile] = []
+
+    def open_file(shard: str) -> BinaryIO:
+        opened[:] = [SteadyFile(store.shard_uri(shard, sources))]
+        return io.BufferedReader(opened[0], _BUFFER_BYTES)
+
+    for row in imported(source, names, open_file, lambda place: Copies(store.uri, run_id, place)):
+        if row["reason"] == Reason.BROKEN_FILE and opened[0].failed is not None:
+            raise opened[0].failed
+        yield row
 
 
 def _chunks(sources: dict[str, str]) -> Iterator[dict[str, Any]]:

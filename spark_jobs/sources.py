@@ -1,5 +1,6 @@
 """The files behind the ``sources`` section, and a fingerprint that follows their content rather than their place."""
 
+import errno
 import gzip
 import hashlib
 import io
@@ -21,6 +22,7 @@ _PROBES = 16
 _THREADS = 8
 _GLOB = "*?["
 _PATHS = (".paths", ".paths.gz")
+_ABSENT = (errno.ENOENT, errno.EACCES, errno.ELOOP)
 _DIGESTS = ("ETag", "etag", "md5Hash", "content_md5")  # what object stores' listings tell of contents
 
 
@@ -54,7 +56,7 @@ def base_folder(root: str) -> str:
 
 
 def list_files(root: str) -> list[SourceFile]:
-    """The files of a path, folder or glob (hidden ones left out), by name.
+    """The files of a path, folder or glob, by name; hidden ones, links to folders, pipes and devices are left out.
 
     Raises:
         ValueError: nothing is there.
@@ -75,7 +77,9 @@ def list_files(root: str) -> list[SourceFile]:
             raise ValueError(f"{root}: the file name {name!a} is not UTF-8; rename it")
         if any(part.startswith(".") for part in name.split("/")):
             continue
-        if info["type"] != "directory" and not (info.get("islink") and filesystem.isdir(file)):
+        # a link that leads nowhere stays, to be reported; one to a folder, or a pipe that would never end, does not
+        is_special = info["type"] == "other" and filesystem.exists(file) and not filesystem.isfile(file)
+        if info["type"] != "directory" and not is_special:
             digest = next((str(info[key]) for key in _DIGESTS if info.get(key)), "")
             files.append(SourceFile(name, filesystem.unstrip_protocol(file), info.get("size"), digest))
     if not files:
@@ -252,7 +256,12 @@ def _is_there(file: SourceFile) -> bool:
 def _content(file: SourceFile) -> str:
     if file.digest or file.listed:
         return file.digest
-    with open_uri(file.uri) as opened:
-        head = opened.read(_SAMPLE_BYTES)
-        opened.seek(max(len(head), (file.size_bytes or 0) - _SAMPLE_BYTES))
-        return hashlib.sha256(head + opened.read(_SAMPLE_BYTES)).hexdigest()
+    try:
+        with open_uri(file.uri) as opened:
+            head = opened.read(_SAMPLE_BYTES)
+            opened.seek(max(len(head), (file.size_bytes or 0) - _SAMPLE_BYTES))
+            return hashlib.sha256(head + opened.read(_SAMPLE_BYTES)).hexdigest()
+    except OSError as error:  # a file that cannot be opened is reported by the stage that reads it
+        if error.errno not in _ABSENT:
+            raise
+        return "absent"

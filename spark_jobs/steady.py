@@ -128,4 +128,6 @@ def _absence(error: Exception) -> OSError | None:
         return None
     if isinstance(cause, (TimeoutError, ConnectionError)):
         return None
+    if isinstance(error, OSError) and error.errno == errno.ELOOP:
+        return FileNotFoundError(errno.ENOENT, "a link in a circle")
     return next((kind(errno.ENOENT, words) for kind, words in _WORDS.items() if isinstance(error, kind)), None)

@@ -22,6 +22,7 @@ Copy = Callable[[str], Copies]
 
 _MAX_SAMPLE = 100  # members of a tar that are taken for one sample at most
 _MAX_DEPTH = 3  # of a tar in a tar in a tar
+_ABSENT = (FileNotFoundError, PermissionError, IsADirectoryError)
 _SUCCESS = "success"
 _REPACK = "compressed, so that nothing in it can be read by range; unpack it, or pack it as a plain .tar"
 
@@ -32,7 +33,8 @@ def imported(source: str, names: Iterable[str], open_file: Open, copy: Copy) -> 
     Args:
         source: name of the source.
         names: of its files, relative to it; those that ``samples`` puts together must come in one call.
-        open_file: opens "<source name>:<relative path>".
+        open_file: opens "<source name>:<relative path>". What it raises of a file that is not there, or not ours to
+            read, is a row; any other error ends the work, since it says nothing of the file.
         copy: where images of such a file that must be copied go.
 
     Yields:
@@ -76,8 +78,8 @@ def _group(source: str, names: list[str], open_file: Open, copy: Copy) -> Iterat
 def _of_file(place: str, open_file: Open, read: Callable[[BinaryIO, str], Iterator[Row]]) -> Iterator[Row]:
     try:
         file = open_file(place)
-    except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
-        yield _refused(place, Reason.UNREADABLE, type(error).__name__)
+    except _ABSENT as error:
+        yield _refused(place, Reason.UNREADABLE, error.strerror)
         return
     with file:
         if file.seek(0, io.SEEK_END) == 0:
@@ -98,7 +100,7 @@ def _texts_beside(source: str, names: list[str], open_file: Open) -> About:
         try:
             with open_file(f"{source}:{name}") as file:
                 texts.append((name, file.read(MAX_TEXT_BYTES)))
-        except (FileNotFoundError, PermissionError, IsADirectoryError):
+        except _ABSENT:
             continue
     return about_texts(texts)
 

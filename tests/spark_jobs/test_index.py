@@ -1,5 +1,6 @@
 """What lies in folders, tars and Parquet, and what img2dataset wrote, through the stage itself."""
 
+import os
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,6 +13,7 @@ from curation.images.ids import image_id
 from curation.schema import Reason
 from spark_jobs.config import CurationConfig
 from spark_jobs.index import STAGE, _chunks
+from spark_jobs.sources import fingerprint, list_files
 from spark_jobs.stage import Context
 from spark_jobs.tables import RunKey, Tables
 from tests.curation.images.importing import tar_of
@@ -19,7 +21,7 @@ from tests.spark_jobs.equality import assert_same_tables
 
 pytestmark = pytest.mark.spark
 
-NAMES = ["c#d.jpg", "50%20.jpg", "ä ö.jpg", "new\nline.jpg", "[1]*?.jpg", "~x.jpg"]
+NAMES = ["a::b.jpg", "c#d.jpg", "50%20.jpg", "ä ö.jpg", "new\nline.jpg", "[1]*?.jpg", "~x.jpg"]
 
 
 def picture(number):
@@ -60,6 +62,12 @@ def build(root):
     )
     expected |= {f"many:sub/hf.parquet#image/{row}": data for row, data in enumerate(images)}
     (root / "loose" / "circle").symlink_to("..")
+    (root / "loose" / "dangling.jpg").symlink_to("nowhere")
+    (root / "loose" / "itself.tar").symlink_to("itself.tar")
+    os.mkfifo(root / "loose" / "pipe.jpg")
+    put("elsewhere", "linked.png", picture(500))
+    (root / "many" / "linked.png").symlink_to(root / "elsewhere" / "linked.png")
+    expected["many:linked.png"] = picture(500)
     return expected
 
 
@@ -117,10 +125,12 @@ def test_what_is_no_image_has_its_reason(sources, indexed):
     assert drops >= {
         ("loose:notes.txt", Reason.NO_PICTURE),
         ("loose:zero.jpg", Reason.EMPTY_FILE),
+        ("loose:dangling.jpg", Reason.UNREADABLE),
+        ("loose:itself.tar", Reason.UNREADABLE),
         ("many:cut.tar#damaged", Reason.BROKEN_FILE),
     }
     copies = len(expected) - len(set(expected.values()))
-    rest = {Reason.NO_PICTURE: 1, Reason.EMPTY_FILE: 1, Reason.BROKEN_FILE: 1}
+    rest = {Reason.NO_PICTURE: 1, Reason.EMPTY_FILE: 1, Reason.BROKEN_FILE: 1, Reason.UNREADABLE: 2}
     assert run.dropped == {Reason.EXACT_DUPLICATE: copies, **rest}
     assert run.kept == len(set(expected.values()))
 
@@ -162,6 +172,17 @@ def test_signals_seen_on_the_web_count_for_an_import_of_the_same_address(spark, 
     ]
     assert {row["image_id"] for row in seen[:2]} == {image_id(picture(1))}
     assert seen[2]["image_id"] == image_id(picture(2))
+
+
+def test_the_listing_and_its_fingerprint_bear_what_is_no_file(sources):
+    root, expected = sources
+    names = {file.name for file in list_files(str(root / "loose"))}
+    files = {
+        path.partition("shard.tar#")[0].partition("loose:")[2] or "shard.tar" for path in expected if "loose:" in path
+    }
+    others = {"deep/er/copy.json", "notes.txt", "zero.jpg", "dangling.jpg", "itself.tar"}
+    assert names == files | others
+    assert len(fingerprint("images", {"a": str(root / "loose")})) == 64
 
 
 def test_work_is_cut_into_pieces_that_keep_together_what_belongs_together(tmp_path):
