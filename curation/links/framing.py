@@ -52,11 +52,11 @@ def results(
     position, last_reported = 0, -1
     for _ in range(_MAX_RESTARTS):
         file.seek(position)
-        last, length, message = None, 0, ""
+        record, last, message = None, None, ""
         result: T | Broken | None = None
         try:
             for record in ArchiveIterator(file, parse_http=False):
-                last, length = record.stream_pos, record.content_length
+                last = record.stream_pos
                 result = _result(record, last, read)
                 yield record.record_type, result
         except Exception as error:
@@ -66,9 +66,9 @@ def results(
             # With a record read, what comes behind it is broken; with none, the place where reading began.
             at = position if last is None else (behind if behind is not None else last)
         else:  # the end of the file, or something that the library takes for it
-            is_whole = last is not None and not isinstance(result, Broken)
             at = position if last is None else last
-            behind = next_record(file, _least_end(file, at, length) if is_whole else at + 1)
+            is_whole = record is not None and not isinstance(result, Broken)
+            behind = next_record(file, _least_end(file, at, record) if record is not None and is_whole else at + 1)
             if behind is None:
                 return
             message = "followed by bytes that are no record" if is_whole else ""
@@ -144,10 +144,10 @@ def _result(record: WarcRecord, offset: int, read: Callable[[WarcRecord], "T | B
         return Broken(offset, "record", _sentence(error))
 
 
-def _least_end(file: BinaryIO, position: int, length: int) -> int:
+def _least_end(file: BinaryIO, position: int, record: WarcRecord) -> int:
     """A place in or behind the last bytes of a record, so that what its body quotes is not taken for a record."""
     file.seek(position)
-    return position + (1 if file.read(len(GZIP)) == GZIP else max(1, length))
+    return position + (1 if file.read(len(GZIP)) == GZIP else max(1, record.content_length))
 
 
 def _next_boundary(file: BinaryIO, position: int) -> int | None:

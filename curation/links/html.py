@@ -78,7 +78,7 @@ def _elements(page: Page) -> Elements:
     metas: list[Attributes] = []
     licences: list[str] = []
     base: str | None = None
-    # One walk over the tree and one dictionary an element: a second walk costs more than all that is done here.
+    # one walk over the tree, one dictionary an element: every further one can be felt
     root = parsed(page.html, page.charset).root
     for node in _selector().find(_WANTED, root) if root is not None else ():
         attributes = node.attributes

@@ -32,6 +32,7 @@ def urls(html, **fields):
         ('<img src="blank.gif" data-src="real.jpg">', ["https://garden.test/a/real.jpg"]),
         ('<img src="blank.gif" data-original="real.jpg">', ["https://garden.test/a/real.jpg"]),
         ('<img data-lazy-src="real.jpg">', ["https://garden.test/a/real.jpg"]),
+        ("""<img src="real.jpg" data-src='{"default":"/small.jpg"}'>""", ["https://garden.test/a/real.jpg"]),
         ('<img src="s.jpg" data-srcset="m.jpg 4w, l.jpg 9w">', ["https://garden.test/a/l.jpg"]),
         ('<img src="data:image/gif;base64,R0" data-src="real.jpg">', ["https://garden.test/a/real.jpg"]),
         (
@@ -92,6 +93,14 @@ def test_rights():
         "meta:tdm-reservation",
     )
     assert links('<meta name="tdm-reservation" content="0">').rights == ()
+    assert links("<meta name=TDM-Policy content='https://a.test/policy.json'>").rights == ("meta:tdm-policy",)
+    assert links("<a rel='x License' href=/l><a rel=licensed href=/m>").rights == ("license:https://garden.test/l",)
+
+
+def test_a_meta_of_our_name_addresses_us_and_another_does_not():
+    page = Page(URL, b"<meta name=OpenLVD content=noai><meta name=otherbot content=noindex>")
+    assert extract(page, "openlvd").rights == ("meta:noai",)
+    assert extract(page).rights == ()
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,11 @@
 import socket
+from urllib.parse import urljoin
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curation.links.urls import normalise, registrable_domain
+from curation.links.urls import Base, normalise, registrable_domain
 
 
 @pytest.mark.parametrize(
@@ -89,6 +90,52 @@ def test_normalise_is_idempotent_and_ascii(rest):
     assert once.isascii()
     assert once.isprintable()
     assert " " not in once
+
+
+BASES = ["http://h.test/a/b/c?d/e", "https://h.test", "http://H.test:80/a/../b", "http://h.test/a//b;p/c", "file:x", ""]
+PARTS_OF_PATHS = [
+    "/",
+    "//",
+    ".",
+    "..",
+    ";",
+    "%",
+    "%20",
+    "%2e",
+    "%c3%a9",
+    "%E4",
+    "é",
+    "a",
+    "b.jpg",
+    "=",
+    "[",
+    "|",
+    "\t",
+    "\\",
+]
+PARTS_OF_URLS = [*PARTS_OF_PATHS, "?", "#", ":", "http:", "HTTPS:", "h.test", "1.2.3.4", ":80", "@", "&"]
+
+
+def outcome(function, *arguments):
+    try:
+        return function(*arguments)
+    except ValueError as error:
+        return type(error)
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.sampled_from(BASES), st.lists(st.sampled_from(PARTS_OF_URLS), max_size=7).map("".join), st.booleans())
+def test_references_resolve_as_by_the_standard_library(base, reference, is_absolute):
+    reference = f"http://h.test/{reference}" if is_absolute else reference
+
+    def by_the_library():
+        try:
+            joined = urljoin(base, reference)
+        except ValueError:
+            joined = reference
+        return normalise(joined + ("é" if "#" in joined else "#é"))  # a fragment that no short cut knows
+
+    assert outcome(Base(base).resolve, reference) == outcome(by_the_library)
 
 
 @given(st.text("%0129aAfFeE./é?#&=+ \\", max_size=30))
