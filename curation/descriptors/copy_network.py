@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from curation.descriptors.base import EmbedderSpec
-from curation.descriptors.trained import TrainedEmbedder, read_weights
+from curation.descriptors.trained import TrainedEmbedder
+from curation.weights import read_weights
 
 WEIGHTS = Path(__file__).parent / "weights" / "copy_descriptor.safetensors"
 SHA256 = "d50da740131b3ecdd9f766c166099a7c53e2a717441954d88096626a661191b5"
@@ -51,7 +52,7 @@ def load_copy_network(path: str | Path = WEIGHTS, sha256: str = SHA256) -> Train
         ValueError: the file is missing, has another hash, or is not such a descriptor.
     """
     file = {"adapter": "timm", "weights": str(path), "sha256": sha256, "model": "copy_descriptor"}
-    data = read_weights(EmbedderSpec.model_validate(file))
+    data = read_weights(str(path), sha256)
     try:
         header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
         made = json.loads(header["__metadata__"]["copy_descriptor"])

@@ -7,7 +7,8 @@ import safetensors.torch
 import timm
 
 from curation.descriptors.base import EmbedderSpec
-from curation.descriptors.trained import TrainedEmbedder, read_weights
+from curation.descriptors.trained import TrainedEmbedder
+from curation.weights import read_weights
 
 
 def load_timm(spec: EmbedderSpec) -> TrainedEmbedder:
@@ -18,12 +19,14 @@ def load_timm(spec: EmbedderSpec) -> TrainedEmbedder:
             does not fill the architecture exactly.
     """
     assert spec.model is not None
+    assert spec.weights is not None
+    assert spec.sha256 is not None
     if not timm.is_model(spec.model):
         near = ", ".join(timm.list_models(f"*{spec.model.split('.')[0][:12]}*")[:5])
         raise ValueError(f"model {spec.model!r} is unknown to timm {timm.__version__}; near it: {near or 'none'}")
     network: Any = timm.create_model(spec.model, pretrained=False, num_classes=0)
     try:
-        tensors = safetensors.torch.load(read_weights(spec))
+        tensors = safetensors.torch.load(read_weights(spec.weights, spec.sha256))
     except safetensors.SafetensorError as error:
         raise ValueError(f"weights {spec.weights} are no safetensors: {error}") from error
     classifier = network.pretrained_cfg.get("classifier") or ()

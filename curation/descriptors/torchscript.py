@@ -9,7 +9,8 @@ import io
 import torch
 
 from curation.descriptors.base import EmbedderSpec
-from curation.descriptors.trained import TrainedEmbedder, read_weights
+from curation.descriptors.trained import TrainedEmbedder
+from curation.weights import read_weights
 
 
 def load_torchscript(spec: EmbedderSpec) -> TrainedEmbedder:
@@ -18,9 +19,11 @@ def load_torchscript(spec: EmbedderSpec) -> TrainedEmbedder:
     Raises:
         ValueError: the file is missing, has another hash, is no TorchScript, or does not fit the size.
     """
-    data = read_weights(spec)
+    assert spec.weights is not None
+    assert spec.sha256 is not None
+    data = read_weights(spec.weights, spec.sha256)
     try:
         network = torch.jit.load(io.BytesIO(data), map_location="cpu")
     except RuntimeError as error:
         raise ValueError(f"weights {spec.weights} are no TorchScript: {str(error).splitlines()[0]}") from error
-    return TrainedEmbedder(f"torchscript:{spec.sha256[:12] if spec.sha256 else ''}", network, spec)
+    return TrainedEmbedder(f"torchscript:{spec.sha256[:12]}", network, spec)

@@ -1,9 +1,7 @@
 """What the trained embedders share: weights by hash, pixels, and one network on one device."""
 
-import hashlib
 from typing import Any, Literal
 
-import fsspec
 import numpy as np
 import torch
 from PIL import Image
@@ -50,23 +48,6 @@ class TrainedEmbedder:
     def _run(self, batch: np.ndarray) -> np.ndarray:
         with torch.inference_mode():
             return self._network(torch.from_numpy(batch).to(self._device)).float().cpu().numpy()
-
-
-def read_weights(spec: EmbedderSpec) -> bytes:
-    """The bytes of the weights file, checked before anything parses them.
-
-    Raises:
-        ValueError: the file cannot be read, or its SHA-256 is another.
-    """
-    try:
-        with fsspec.open(spec.weights, "rb") as file:
-            data = bytes(file.read())
-    except OSError as error:
-        raise ValueError(f"weights {spec.weights} cannot be read: {error}; set weights=PATH") from error
-    found = hashlib.sha256(data).hexdigest()
-    if found != spec.sha256:
-        raise ValueError(f"weights {spec.weights} have the SHA-256 {found}, not {spec.sha256}; get the right file")
-    return data
 
 
 def _center_crop(image: Image.Image, size: int) -> Image.Image:

@@ -1,12 +1,14 @@
 """What every detector offers, and how a configuration names one."""
 
-from collections.abc import Collection, Iterable
-from typing import Literal, NamedTuple, Protocol
+import hashlib
+from collections.abc import Callable, Collection, Iterable
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from conf import Section
+from conf import Section, digest
+from curation.descriptors.base import EmbedderSpec
 
 Box = tuple[int, int, int, int]  # x, y, width, height in pixels of the upright picture
 
@@ -47,23 +49,126 @@ class Detector(Protocol):
         ...
 
 
-class DetectorSpec(Section):
-    """One detector of a configuration."""
+class WeightsFile(NamedTuple):
+    """A user's own weights, and what is on record of them."""
 
-    adapter: Literal["opencv_haar"]
-    threshold: float = Field(0.5, gt=0, le=1)  # lowest score that counts as a finding
+    path: str
+    sha256: str
+    licence: str
+    version: str
+
+
+class DetectorSpec(Section):
+    """One detector of a configuration; only ``opencv_haar`` needs no file and no extra."""
+
+    adapter: Literal["opencv_haar", "yunet", "onnx_classifier", "clip_head", "nudenet"]
+    threshold: float = Field(0.5, gt=0, lt=1)  # lowest score that counts as a finding
     input_side: int = Field(480, gt=0)  # longest side in pixels of what the detector looks at
+    weights: str | None = None  # path or fsspec URI: ONNX, or for clip_head the head's safetensors
+    sha256: str | None = Field(None, pattern="^[0-9a-f]{64}$")  # of the weights file
+    licence: str | None = None  # of the weights, for the record; an SPDX identifier where there is one
+    version: str | None = None  # of the weights, for the record; by default the start of their hash
+    label: str = Field("nsfw", pattern="^[a-z][a-z0-9_]*$")  # what a classifier's score means
+    size: int = Field(224, gt=0)  # pixels of a classifier's square input
+    mean: list[float] = Field([0.485, 0.456, 0.406], min_length=3, max_length=3)  # ImageNet's, of values 0 to 1
+    std: list[float] = Field([0.229, 0.224, 0.225], min_length=3, max_length=3)
+    output: int = Field(1, ge=0)  # which of a classifier's outputs is the score
+    activation: Literal["softmax", "sigmoid", "none"] = "softmax"  # from the outputs to scores
+    encoder: EmbedderSpec | None = None  # of clip_head: the image encoder that its head was trained on
+
+    @model_validator(mode="after")
+    def _keys_fit_the_adapter(self) -> "DetectorSpec":
+        needed, optional = _KEYS[self.adapter]
+        for key in sorted(needed):
+            if getattr(self, key) is None:
+                raise ValueError(f"the adapter {self.adapter} needs the key {key!r}")
+        for key in sorted(self.model_fields_set - needed - optional - {"adapter"}):
+            if getattr(self, key) != type(self).model_fields[key].default:
+                raise ValueError(f"the adapter {self.adapter} has no use for the key {key!r}; remove it")
+        return self
+
+    @property
+    def file(self) -> WeightsFile:
+        """The weights of an adapter that needs a file."""
+        assert self.weights is not None, self.adapter
+        assert self.sha256 is not None, self.adapter
+        assert self.licence is not None, self.adapter
+        return WeightsFile(self.weights, self.sha256, self.licence, self.version or self.sha256[:12])
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """What the detector can find."""
+        return _LABELS.get(self.adapter, (self.label,))
+
+
+_FILE = {"weights", "sha256", "licence"}
+_KEYS: dict[str, tuple[set[str], set[str]]] = {  # adapter -> the keys that it needs, and those that it can have
+    "opencv_haar": (set(), {"threshold", "input_side"}),
+    "yunet": (_FILE, {"version", "threshold", "input_side"}),
+    "onnx_classifier": (_FILE, {"version", "label", "size", "mean", "std", "output", "activation"}),
+    "clip_head": (_FILE | {"encoder"}, {"version", "label"}),
+    "nudenet": (set(), {"threshold"}),
+}
+_LABELS = {"opencv_haar": ("face",), "yunet": ("face",), "nudenet": ("face", "nsfw")}
 
 
 def load_detector(spec: DetectorSpec) -> Detector:
-    """Make the detector that a specification names.
+    """Make the detector that a specification names; imports its library only now.
 
     Raises:
-        ValueError: its weights are missing, are not the ones that were named, or do not fit.
+        ValueError: its weights are missing, are not the ones that were named, or do not fit; or its extra is missing.
     """
+    return _ADAPTERS[spec.adapter](spec)
+
+
+def _opencv_haar(spec: DetectorSpec) -> Detector:
     from curation.safety.opencv_haar import OpencvHaar
 
     return OpencvHaar(spec)
+
+
+def _yunet(spec: DetectorSpec) -> Detector:
+    from curation.safety.yunet import Yunet
+
+    return Yunet(spec)
+
+
+def _onnx_classifier(spec: DetectorSpec) -> Detector:
+    from curation.safety.onnx_classifier import OnnxClassifier
+
+    return OnnxClassifier(spec)
+
+
+def _clip_head(spec: DetectorSpec) -> Detector:
+    from curation.safety.clip_head import ClipHead
+
+    return ClipHead(spec)
+
+
+def _nudenet(spec: DetectorSpec) -> Detector:
+    from curation.safety.nudenet import Nudenet
+
+    return Nudenet(spec)
+
+
+_ADAPTERS: dict[str, Callable[[DetectorSpec], Detector]] = {
+    "opencv_haar": _opencv_haar,
+    "yunet": _yunet,
+    "onnx_classifier": _onnx_classifier,
+    "clip_head": _clip_head,
+    "nudenet": _nudenet,
+}
+
+
+def digest_of(spec: DetectorSpec, *parts: str) -> str:
+    """SHA-256 (hex) of a detector's settings and of whatever else decides its findings.
+
+    Where a file lies is left out: its hash counts, not its place.
+    """
+    placeless: dict[str, Any] = {"weights": None}
+    if spec.encoder is not None:
+        placeless["encoder"] = spec.encoder.model_copy(update={"weights": None})
+    return hashlib.sha256(" ".join([digest(spec.model_copy(update=placeless)), *parts]).encode()).hexdigest()
 
 
 def boxes_of(detections: Iterable[Detection], labels: Collection[str]) -> list[Box]:

@@ -6,8 +6,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from conf import digest
-from curation.safety.base import Detection, DetectorSpec
+from curation.safety.base import Detection, DetectorSpec, digest_of
 from curation.safety.pixels import scaled_to, to_original
 
 CASCADE = "haarcascade_frontalface_default.xml"
@@ -32,7 +31,7 @@ class OpencvHaar:
         self._cascade = cv2.CascadeClassifier(str(path))
         assert not self._cascade.empty(), f"OpenCV does not read its own {path}"
         weights = hashlib.sha256(path.read_bytes()).hexdigest()
-        self.digest = hashlib.sha256(f"{digest(spec)} {weights} {self.version}".encode()).hexdigest()
+        self.digest = digest_of(spec, weights, self.version)
         self._spec = spec
 
     def detect(self, pixels: np.ndarray) -> list[Detection]:

@@ -1,0 +1,132 @@
+"""What the recipe's detectors find in the images that screening would keep, and what follows from it."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import pyarrow as pa
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+from pyspark.sql.pandas.types import from_arrow_schema
+
+from curation import schema
+from curation.safety.base import Detector, load_detector
+from curation.safety.findings import UNSEEN, as_evidence, finding_rows, record
+from curation.schema import Reason
+from curation.store import Store
+from spark_jobs.config import Screen
+from spark_jobs.stage import Context
+from spark_jobs.tables import canonical
+
+_OF_IMAGES = pa.schema(
+    [
+        ("image_id", pa.string()),
+        ("found_reason", pa.string()),
+        ("found_score", pa.float64()),
+        ("found_evidence", pa.string()),
+    ]
+)
+_FINDINGS = ("label", "x", "y", "width", "height", "score")
+
+
+@dataclass(frozen=True)
+class Looked:
+    """What came of it.
+
+    Attributes:
+        verdicts: image_id, found_reason, found_score (the highest NSFW score), found_evidence; one row for an image
+            in which something was found.
+        models: the digests of the detectors, joined by blanks; None without a detector.
+        threshold: what found_score is held against.
+        metrics: ``detectors``, who looked, and ``detections``, at how many images and what each found.
+    """
+
+    verdicts: DataFrame
+    models: str | None
+    threshold: float | None
+    metrics: dict[str, Any]
+
+
+def look_at(context: Context, images: DataFrame) -> Looked:
+    """Write ``detections`` for the images that are to be kept.
+
+    Args:
+        context: of the stage.
+        images: image_id, shard, offset_bytes, size_bytes.
+
+    Raises:
+        ValueError: a detector cannot be loaded.
+    """
+    spark, store, recipe = context.spark, context.store, context.config.recipe.screen
+    detectors = _loaded(recipe)
+    if not detectors:
+        store.write(schema.DETECTIONS, schema.DETECTIONS.schema.empty_table(), context.run)
+        return Looked(spark.createDataFrame([], from_arrow_schema(_OF_IMAGES)), None, None, {})
+    uri, kinds = store.uri, from_arrow_schema(schema.DETECTIONS.schema)
+
+    def find(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        cv2.setNumThreads(1)  # the tasks are the parallelism
+        mine = _loaded(recipe)
+        with Store(uri).shard_reader() as read:
+            for batch in batches:
+                places = batch.to_pylist()
+                encoded = ((p["image_id"], read(p["shard"], p["offset_bytes"], p["size_bytes"])) for p in places)
+                rows = list(finding_rows(encoded, mine, recipe.max_pixels))
+                yield pa.RecordBatch.from_pylist(rows, schema=schema.DETECTIONS.schema)
+
+    placed = images.select("image_id", "shard", "offset_bytes", "size_bytes")
+    spread = placed.repartition(context.config.runtime.partitions, "image_id")
+    store.write(
+        schema.DETECTIONS, spread.sortWithinPartitions("shard", "offset_bytes").mapInArrow(find, kinds), context.run
+    )
+    findings = store.frame(spark, schema.DETECTIONS)
+    return Looked(
+        verdicts=_verdicts(findings, recipe.nsfw_threshold),
+        models=" ".join(detector.digest for detector in detectors.values()),
+        threshold=recipe.nsfw_threshold,
+        metrics={
+            "detectors": {name: record(detector) for name, detector in detectors.items()},
+            "detections": _counts(findings, detectors, images.count()),
+        },
+    )
+
+
+def _loaded(recipe: Screen) -> dict[str, Detector]:
+    return {name: load_detector(spec) for name, spec in sorted(recipe.detectors.items())}
+
+
+def _verdicts(findings: DataFrame, nsfw_threshold: float | None) -> DataFrame:
+    def judge(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            rows = [_verdict(row["image_id"], row["found"], nsfw_threshold) for row in batch.to_pylist()]
+            yield pa.RecordBatch.from_pylist(rows, schema=_OF_IMAGES)
+
+    grouped = findings.groupBy("image_id").agg(F.collect_list(F.struct(*_FINDINGS)).alias("found"))
+    return grouped.mapInArrow(judge, from_arrow_schema(_OF_IMAGES))
+
+
+def _verdict(image_id: str, found: list[dict[str, Any]], nsfw_threshold: float | None) -> dict[str, Any]:
+    scores = [row["score"] for row in found if row["label"] == "nsfw"]
+    highest = float(f"{max(scores):.6g}") if scores else None
+    reason = None
+    if any(row["label"] == UNSEEN for row in found):
+        reason = Reason.TRUNCATED.value
+    elif highest is not None and nsfw_threshold is not None and highest >= nsfw_threshold:
+        reason = Reason.NSFW.value
+    evidence = canonical(as_evidence(found))
+    return {"image_id": image_id, "found_reason": reason, "found_score": highest, "found_evidence": evidence}
+
+
+def _counts(findings: DataFrame, detectors: dict[str, Detector], num_images: int) -> dict[str, dict[str, int]]:
+    """By detector: the images it looked at, the images it found something in, and how much."""
+    rows = findings.groupBy("detector").agg(F.countDistinct("image_id").alias("images"), F.count("*").alias("findings"))
+    counted = {row["detector"]: row for row in rows.collect()}
+    return {
+        name: {
+            "images": num_images,
+            "images_with_findings": counted[name]["images"] if name in counted else 0,
+            "findings": counted[name]["findings"] if name in counted else 0,
+        }
+        for name in detectors
+    }
