@@ -49,6 +49,7 @@ class Reason(enum.StrEnum):
     BAD_ASPECT = "bad_aspect"
     BLANK = "blank"
     PCA_HASH_DUPLICATE = "pca_hash_duplicate"
+    NSFW = "nsfw"
     # embed, dedup, retrieve, publish
     EMBEDDING_FAILED = "embedding_failed"
     NEAR_DUPLICATE = "near_duplicate"

@@ -13,6 +13,7 @@ from curation.fetch.options import FetchOptions, FetchPolicy
 from curation.images.quality import QualityRules
 from curation.links.rights import DIRECTIVES, TDM_POLICY, TDM_RESERVATION
 from curation.links.rules import BLOCKED_DOMAINS, read_rules
+from curation.safety.base import NSFW, DetectorSpec
 from curation.schema import POOL
 
 
@@ -78,6 +79,14 @@ class Screen(QualityRules):
 
     pca_hash: HashProjection | None = None  # None: fitted
     pca_hash_sample: int = Field(10_000, gt=0)  # images, taken in hash order, that its projection is fitted on
+    detectors: dict[str, DetectorSpec] = {}  # by the name their findings carry; without one, nothing is evaluated
+    nsfw_threshold: float | None = Field(None, gt=0, le=1)  # score from which an image is dropped; None: kept
+
+    @model_validator(mode="after")
+    def _somebody_gives_the_score(self) -> "Screen":
+        if self.nsfw_threshold is not None and not any(NSFW in spec.labels for spec in self.detectors.values()):
+            raise ValueError("nsfw_threshold needs a detector that finds nsfw; add one to detectors, or remove it")
+        return self
 
 
 class Embed(Section):

@@ -11,11 +11,12 @@ from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_schema
 
 from curation import schema
-from curation.safety.base import Detector, load_detector
+from curation.safety.base import NSFW, Detector, load_detector
 from curation.safety.findings import UNSEEN, as_evidence, finding_rows, record
 from curation.schema import Reason
 from curation.store import Store
 from spark_jobs.config import Screen
+from spark_jobs.near_exact import place
 from spark_jobs.stage import Context
 from spark_jobs.tables import canonical
 
@@ -24,6 +25,7 @@ _OF_IMAGES = pa.schema(
         ("image_id", pa.string()),
         ("found_reason", pa.string()),
         ("found_score", pa.float64()),
+        ("found_threshold", pa.float64()),
         ("found_evidence", pa.string()),
     ]
 )
@@ -35,16 +37,14 @@ class Looked:
     """What came of it.
 
     Attributes:
-        verdicts: image_id, found_reason, found_score (the highest NSFW score), found_evidence; one row for an image
-            in which something was found.
+        verdicts: one row for an image in which something was found: found_reason, null for an image to keep;
+            found_score, the highest NSFW score, and found_threshold; found_evidence.
         models: the digests of the detectors, joined by blanks; None without a detector.
-        threshold: what found_score is held against.
         metrics: ``detectors``, who looked, and ``detections``, at how many images and what each found.
     """
 
     verdicts: DataFrame
     models: str | None
-    threshold: float | None
     metrics: dict[str, Any]
 
 
@@ -62,7 +62,7 @@ def look_at(context: Context, images: DataFrame) -> Looked:
     detectors = _loaded(recipe)
     if not detectors:
         store.write(schema.DETECTIONS, schema.DETECTIONS.schema.empty_table(), context.run)
-        return Looked(spark.createDataFrame([], from_arrow_schema(_OF_IMAGES)), None, None, {})
+        return Looked(spark.createDataFrame([], from_arrow_schema(_OF_IMAGES)), None, {})
     uri, kinds = store.uri, from_arrow_schema(schema.DETECTIONS.schema)
 
     def find(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -70,8 +70,7 @@ def look_at(context: Context, images: DataFrame) -> Looked:
         mine = _loaded(recipe)
         with Store(uri).shard_reader() as read:
             for batch in batches:
-                places = batch.to_pylist()
-                encoded = ((p["image_id"], read(p["shard"], p["offset_bytes"], p["size_bytes"])) for p in places)
+                encoded = ((row["image_id"], read(*place(row))) for row in batch.to_pylist())
                 rows = list(finding_rows(encoded, mine, recipe.max_pixels))
                 yield pa.RecordBatch.from_pylist(rows, schema=schema.DETECTIONS.schema)
 
@@ -84,7 +83,6 @@ def look_at(context: Context, images: DataFrame) -> Looked:
     return Looked(
         verdicts=_verdicts(findings, recipe.nsfw_threshold),
         models=" ".join(detector.digest for detector in detectors.values()),
-        threshold=recipe.nsfw_threshold,
         metrics={
             "detectors": {name: record(detector) for name, detector in detectors.items()},
             "detections": _counts(findings, detectors, images.count()),
@@ -107,26 +105,24 @@ def _verdicts(findings: DataFrame, nsfw_threshold: float | None) -> DataFrame:
 
 
 def _verdict(image_id: str, found: list[dict[str, Any]], nsfw_threshold: float | None) -> dict[str, Any]:
-    scores = [row["score"] for row in found if row["label"] == "nsfw"]
-    highest = float(f"{max(scores):.6g}") if scores else None
-    reason = None
+    verdict: dict[str, Any] = {"image_id": image_id}
     if any(row["label"] == UNSEEN for row in found):
-        reason = Reason.TRUNCATED.value
-    elif highest is not None and nsfw_threshold is not None and highest >= nsfw_threshold:
-        reason = Reason.NSFW.value
-    evidence = canonical(as_evidence(found))
-    return {"image_id": image_id, "found_reason": reason, "found_score": highest, "found_evidence": evidence}
+        evidence = "it decodes at a reduced scale only"
+        return verdict | {"found_reason": Reason.TRUNCATED.value, "found_evidence": evidence}
+    verdict["found_evidence"] = canonical(as_evidence(found))
+    if scores := [row["score"] for row in found if row["label"] == NSFW]:
+        highest = float(f"{max(scores):.6g}")  # as a float32 is meant
+        unsafe = nsfw_threshold is not None and highest >= nsfw_threshold
+        verdict |= {"found_score": highest, "found_threshold": nsfw_threshold}
+        verdict["found_reason"] = Reason.NSFW.value if unsafe else None
+    return verdict
 
 
 def _counts(findings: DataFrame, detectors: dict[str, Detector], num_images: int) -> dict[str, dict[str, int]]:
-    """By detector: the images it looked at, the images it found something in, and how much."""
-    rows = findings.groupBy("detector").agg(F.countDistinct("image_id").alias("images"), F.count("*").alias("findings"))
-    counted = {row["detector"]: row for row in rows.collect()}
+    """By detector: the images it looked at, those it found a box in, and the boxes."""
+    boxes = findings.where("x is not null").groupBy("detector")
+    counted = boxes.agg(F.countDistinct("image_id").alias("images_with_boxes"), F.count("*").alias("boxes")).collect()
+    found = {row["detector"]: {key: row[key] for key in ("images_with_boxes", "boxes")} for row in counted}
     return {
-        name: {
-            "images": num_images,
-            "images_with_findings": counted[name]["images"] if name in counted else 0,
-            "findings": counted[name]["findings"] if name in counted else 0,
-        }
-        for name in detectors
+        name: {"images": num_images, "images_with_boxes": 0, "boxes": 0} | found.get(name, {}) for name in detectors
     }

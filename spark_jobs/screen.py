@@ -1,11 +1,12 @@
 """Decode every image, refuse what is broken, moving, too small, too long or blank, and drop near-exact copies.
 
-A unit is an image.
+A unit is an image. What is left is looked at by the recipe's detectors of faces and unsafe content.
 """
 
 from collections.abc import Iterable, Iterator
 
 import pyarrow as pa
+from pyspark.sql import Column
 from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_schema
 
@@ -14,6 +15,7 @@ from curation.images import pca_hash
 from curation.images.screening import screened_rows
 from curation.schema import Reason
 from curation.store import Store
+from spark_jobs.detections import look_at
 from spark_jobs.ledger import ledger_rows
 from spark_jobs.near_exact import place, projection, verified_copies
 from spark_jobs.stage import Context, Stage, main
@@ -21,7 +23,7 @@ from spark_jobs.tables import Outcome
 
 
 def run(context: Context) -> Outcome:
-    """Write ``screened``, one row for every image; decide on every image."""
+    """Write ``screened``, one row for every image, and ``detections``; decide on every image."""
     spark, store, recipe = context.spark, context.store, context.config.recipe.screen
     images = store.frame(spark, schema.IMAGES)
     hasher = projection(context, images)
@@ -40,25 +42,32 @@ def run(context: Context) -> Outcome:
 
     screened = store.frame(spark, schema.SCREENED)
     copies = verified_copies(context, screened.join(images, "image_id")).withColumn("copy", F.lit(True))
-    decided = screened.join(copies, "image_id", "left")
+    unlike = screened.join(copies, "image_id", "left")
     is_copy = F.col("copy").isNotNull()
+    is_fit = F.col("reason").isNull() & ~is_copy
+    looked = look_at(context, unlike.where(is_fit).select("image_id").join(images, "image_id"))
+
+    def judged(copy: Column, looked_at: Column, seen: Column) -> Column:
+        return F.when(is_copy, copy).when(is_fit, looked_at).otherwise(seen)
+
     rows = ledger_rows(
-        decided,
+        unlike.join(looked.verdicts, "image_id", "left"),
         image_id="image_id",
-        reason=F.when(is_copy, Reason.PCA_HASH_DUPLICATE.value).otherwise(F.col("reason")),
-        score=F.when(is_copy, F.col("distance")).otherwise(F.col("score")),
-        threshold=F.when(is_copy, F.lit(pca_hash.MAX_DISTANCE)).otherwise(F.col("threshold")),
-        evidence=F.when(is_copy, F.col("kept_id")).otherwise(F.col("detail")),
-        model=F.when(is_copy, F.lit(hasher.digest)),
+        reason=judged(F.lit(Reason.PCA_HASH_DUPLICATE.value), F.col("found_reason"), F.col("reason")),
+        score=judged(F.col("distance"), F.col("found_score"), F.col("score")),
+        threshold=judged(F.lit(pca_hash.MAX_DISTANCE), F.col("found_threshold"), F.col("threshold")),
+        evidence=judged(F.col("kept_id"), F.col("found_evidence"), F.col("detail")),
+        model=judged(F.lit(hasher.digest), F.lit(looked.models), F.lit(None)),
     )
-    return Outcome(images.count(), rows, {"pca_hash": hasher.digest, "pca_hash_bits": pca_hash.NUM_BITS})
+    metrics = {"pca_hash": hasher.digest, "pca_hash_bits": pca_hash.NUM_BITS}
+    return Outcome(images.count(), rows, metrics | looked.metrics)
 
 
 STAGE = Stage(
     name="screen",
-    version=2,
+    version=3,
     after="index",
-    writes=lambda _: (schema.SCREENED,),
+    writes=lambda _: (schema.SCREENED, schema.DETECTIONS),
     run=run,
 )
 

@@ -10,6 +10,8 @@ from pydantic import Field, model_validator
 from conf import Section, digest
 from curation.descriptors.base import EmbedderSpec
 
+FACE, NSFW = "face", "nsfw"  # labels that a stage acts on; a classifier may have any other
+
 Box = tuple[int, int, int, int]  # x, y, width, height in pixels of the upright picture
 
 
@@ -68,7 +70,7 @@ class DetectorSpec(Section):
     sha256: str | None = Field(None, pattern="^[0-9a-f]{64}$")  # of the weights file
     licence: str | None = None  # of the weights, for the record; an SPDX identifier where there is one
     version: str | None = None  # of the weights, for the record; by default the start of their hash
-    label: str = Field("nsfw", pattern="^[a-z][a-z0-9_]*$")  # what a classifier's score means
+    label: str = Field(NSFW, pattern="^[a-z][a-z0-9_]*$")  # what a classifier's score means
     size: int = Field(224, gt=0)  # pixels of a classifier's square input
     mean: list[float] = Field([0.485, 0.456, 0.406], min_length=3, max_length=3)  # ImageNet's, of values 0 to 1
     std: list[float] = Field([0.229, 0.224, 0.225], min_length=3, max_length=3)
@@ -109,7 +111,7 @@ _KEYS: dict[str, tuple[set[str], set[str]]] = {  # adapter -> the keys that it n
     "clip_head": (_FILE | {"encoder"}, {"version", "label"}),
     "nudenet": (set(), {"threshold"}),
 }
-_LABELS = {"opencv_haar": ("face",), "yunet": ("face",), "nudenet": ("face", "nsfw")}
+_LABELS = {"opencv_haar": (FACE,), "yunet": (FACE,), "nudenet": (FACE, NSFW)}
 
 
 def load_detector(spec: DetectorSpec) -> Detector:

@@ -9,7 +9,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from curation.safety.base import Detection, DetectorSpec, digest_of
+from curation.safety.base import FACE, NSFW, Detection, DetectorSpec, digest_of
 from curation.safety.pixels import to_original
 
 WEIGHTS = "320n.onnx"  # the network that the package carries
@@ -42,9 +42,9 @@ class Nudenet:
         """Faces, and how unsafe [h, w, 3] uint8 RGB is."""
         parts = self._network.detect(cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))
         faces = [
-            Detection("face", float(part["score"]), to_original(part["box"], pixels, pixels))
+            Detection(FACE, float(part["score"]), to_original(part["box"], pixels, pixels))
             for part in parts
             if part["class"] in FACES and part["score"] >= self._threshold
         ]
         unsafe = max((float(part["score"]) for part in parts if part["class"] in UNSAFE), default=0.0)
-        return [*sorted(faces), Detection("nsfw", unsafe, None)]
+        return [*sorted(faces), Detection(NSFW, unsafe, None)]

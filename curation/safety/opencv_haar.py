@@ -6,7 +6,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from curation.safety.base import Detection, DetectorSpec, digest_of
+from curation.safety.base import FACE, Detection, DetectorSpec, digest_of
 from curation.safety.pixels import scaled_to, to_original
 
 CASCADE = "haarcascade_frontalface_default.xml"
@@ -24,7 +24,7 @@ class OpencvHaar:
     name = "opencv_haar"
     version = cv2.__version__
     licence = "BSD-3-Clause"  # Intel's, in the head of the cascade's file
-    labels: tuple[str, ...] = ("face",)
+    labels: tuple[str, ...] = (FACE,)
 
     def __init__(self, spec: DetectorSpec) -> None:
         path = Path(cv2.__file__).parent / "data" / CASCADE
@@ -41,6 +41,6 @@ class OpencvHaar:
         smallest = (SMALLEST_SIDE, SMALLEST_SIDE)
         boxes, hits = self._cascade.detectMultiScale2(small, SCALE_STEP, least, minSize=smallest)
         return sorted(
-            Detection("face", int(n) / (int(n) + EVEN_HITS), to_original(box, small, pixels))
+            Detection(FACE, int(n) / (int(n) + EVEN_HITS), to_original(box, small, pixels))
             for box, n in zip(boxes, hits, strict=True)
         )

@@ -5,7 +5,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from curation.safety.base import Detection, DetectorSpec, digest_of
+from curation.safety.base import FACE, Detection, DetectorSpec, digest_of
 from curation.safety.pixels import scaled_to, to_original
 from curation.weights import read_weights
 
@@ -39,4 +39,4 @@ class Yunet:
         self._network.setInputSize((small.shape[1], small.shape[0]))
         _, found = self._network.detect(cv2.cvtColor(small, cv2.COLOR_RGB2BGR))
         rows = [] if found is None else found.tolist()  # x, y, width, height, five landmarks, score
-        return sorted(Detection("face", min(1.0, row[14]), to_original(row[:4], small, pixels)) for row in rows)
+        return sorted(Detection(FACE, min(1.0, row[14]), to_original(row[:4], small, pixels)) for row in rows)
