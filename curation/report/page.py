@@ -10,7 +10,7 @@ import jinja2
 from markupsafe import Markup
 
 from curation.pocket_web.truth import KEEP, Truth
-from curation.report import charts, companions, galleries, planted
+from curation.report import charts, companions, galleries, planted, safety
 from curation.report.collect import IMAGE, UNITS, Collected, Drop, Pictures, collect
 from curation.report.words import RULES, STAGE_TITLES, many, number, plain
 from curation.schema import STAGES
@@ -72,7 +72,8 @@ def build(inputs: Inputs) -> str:
         component_sizes=sorted(Counter(len(c) for c in found.components).items()),
         urls=_urls(found),
         models=_models(found),
-        unchecked=_unchecked(found, truth),
+        detectors=safety.detectors(found),
+        unchecked=safety.not_evaluated(found, truth),
         curves=curves,
         no_training=no_training,
         loss_chart=_loss_chart(curves) if curves else "",
@@ -180,18 +181,6 @@ def _models(found: Collected) -> list[dict[str, Any]]:
 
 def _uses(found: Collected, stage: str, model: str) -> bool:
     return stage in found.runs and found.runs[stage].recipe.get("model") == model
-
-
-def _unchecked(found: Collected, truth: Truth | None) -> list[tuple[str, str]]:
-    """What no stage of this run looked at: said, never counted as zero."""
-    measured = {name for run in found.finished for name in run.metrics}
-    faces = sum(case.face_box is not None for case in truth.cases) if truth else 0
-    planted_faces = f" {many(faces, 'case')} with a face planted; nothing looked for them." if faces else ""
-    checks = [
-        ("faces", f"No stage of this run detects or blurs faces.{planted_faces}"),
-        ("nsfw", "No stage of this run scores nudity or other unsafe content."),
-    ]
-    return [(name, sentence) for name, sentence in checks if name not in measured]
 
 
 def _loss_chart(curves: companions.Curves) -> Markup:

@@ -15,6 +15,7 @@ from PIL import Image
 from curation import schema
 from curation.pocket_web.truth import Case, Truth
 from curation.release.manifest import INDEX_SCHEMA, Shard, write_release_files
+from curation.release.safety import Safety
 from curation.schema import Reason
 from curation.store import Store
 
@@ -188,12 +189,13 @@ class World:
                     "metadata_sha256": hashlib.sha256(b"{}").hexdigest(),
                     "source": "exam",
                     "cluster": i % 3,
+                    "blurred": 0,
                 }
                 for i, (offset, size) in zip(chosen, places, strict=True)
             ]
         index = pa.Table.from_pylist(rows, schema=INDEX_SCHEMA)
         runs = Store(str(self.store)).runs()
-        write_release_files(str(folder), index, shards, runs, {}, {"copy": "c" * 64, "semantic": "d" * 64})
+        write_release_files(str(folder), index, shards, runs, {}, {"copy": "c" * 64, "semantic": "d" * 64}, Safety())
         return folder
 
     def write_truth(self) -> Path:

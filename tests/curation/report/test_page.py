@@ -105,6 +105,34 @@ def test_what_nobody_looked_for_is_not_counted_as_zero(html):
     assert "1 case with a face planted; nothing looked for them" in text
 
 
+def test_who_looked_for_faces_is_named_and_unsafe_content_is_still_not_evaluated(world, tmp_path):
+    looked_at = World(tmp_path)
+    original = looked_at._table
+    who = {
+        "name": "opencv_haar",
+        "version": "4.14",
+        "licence": "BSD-3-Clause <i>",
+        "digest": "ab" * 32,
+        "labels": ["face"],
+    }
+    found = {"images": 1028, "images_with_boxes": 7, "boxes": 9}
+    metrics = json.dumps({"detectors": {"opencv": who}, "detections": {"opencv": found}})
+
+    def detected(table, rows):
+        screen = [{**r, "metrics": metrics} if r.get("stage") == "screen" else r for r in rows]
+        original(table, screen if table.name == "runs" else rows)
+
+    looked_at._table = detected
+    looked_at.write()
+    html = build(Inputs(str(looked_at.store)))
+    section = html[html.index('<h2 id="safety">') : html.index('<h2 id="models">')]
+    text = words(section)
+    assert re.search(r"opencv ?opencv_haar, digest abababababababab ?4\.14 ?BSD-3-Clause <i> ?face ?1,028 ?7 ?9", text)
+    assert "<i>" not in section
+    assert text.count("NOT EVALUATED") == 1
+    assert "NOT EVALUATED NSFW." in text
+
+
 def test_classical_descriptors_are_named_as_such_and_trained_ones_are_not(html):
     models = html[html.index('<h2 id="models">') : html.index('<h2 id="training">')]
     rows = models.split("<tr>")[2:]
