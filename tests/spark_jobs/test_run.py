@@ -124,8 +124,9 @@ def test_webdataset_reads_the_shards(finished):
     assert [sample["__key__"] for sample in samples] == index["image_id"].to_pylist()
     for sample in samples[:20]:
         extension = next(key for key in sample if key in ("jpg", "png", "webp", "gif", "bmp", "tif"))
-        assert image_id(sample[extension]) == sample["__key__"]
-        assert json.loads(sample["json"])["urls"]
+        about = json.loads(sample["json"])
+        assert (image_id(sample[extension]) == sample["__key__"]) == (about["blurred"] == [])
+        assert about["urls"]
 
 
 def test_the_release_verifies(finished):
