@@ -25,7 +25,7 @@ from curation.fetch.robots import RobotsRecord
 from curation.fetch.shard import Fetcher
 from curation.links.rules import BlockLists, read_rules
 from tests.benchmarks import harness
-from tests.benchmarks.image_server import serving
+from tests.benchmarks._image_server import serving
 
 PER_SHARD = 1000
 TIMEOUT_S = 20.0
