@@ -4,7 +4,8 @@ import sys
 
 import pytest
 
-from curation.explain import explain, render
+from curation.explain import explain
+from curation.explanation import render
 from curation.store import Store
 from tests.curation.audit.stored import HOSTILE, put, run_row
 

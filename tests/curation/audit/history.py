@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from curation.explain import STAGES
+from curation.schema import STAGES
 from curation.store import Run
 from tests.curation.audit.stored import put, run_row
 from tests.curation.release.build import FACES, PICTURES, REGIONS, build

@@ -4,18 +4,21 @@ import io
 import json
 
 import pytest
+import skimage.data
 from PIL import Image
 
+from curation.audit.__main__ import main
 from curation.audit.report import Status
 from curation.audit.safety import NAMES, look_again, safety_checks
 from curation.release import blurring
 from curation.release.blurring import Lookout, LookoutSpec
 from curation.release.reader import ReleaseReader
 from curation.release.safety import DetectorRecord, Nsfw, Safety
-from curation.safety.base import Detection
+from curation.safety.base import Detection, DetectorSpec, load_detector
+from curation.safety.findings import record
 from curation.store import Store
-from tests.curation.audit.history import IDS, SMALL, face, tables, write_release, write_store
-from tests.curation.release.build import FACES, PICTURES, REGIONS, SAFETY
+from tests.curation.audit.history import IDS, RECIPE, SMALL, face, tables, write_release, write_store
+from tests.curation.release.build import FACES, PICTURES, REGIONS, SAFETY, identifier
 
 UNBLURRED = next(i for i in IDS if i not in REGIONS)
 SCORER = DetectorRecord(name="head", version="2", licence="MIT", digest="e" * 64, labels=["nsfw"])
@@ -130,3 +133,34 @@ def test_looking_again_looks_at_every_image_as_it_was_released(release, monkeypa
     spec = LookoutSpec(detectors={"faces": {"adapter": "opencv_haar"}}, records={"faces": FACES}, labels=["face"])
     found = list(look_again(release, Lookout(spec)))
     assert [finding.partition(":")[0] for finding in found] == [IDS[5]]
+
+
+def an_unblurred_face():
+    """The astronaut of scikit-image, small, as a PNG of her own."""
+    buffer = io.BytesIO()
+    Image.fromarray(skimage.data.astronaut()[:256, 96:352]).save(buffer, "PNG")
+    return {identifier(buffer.getvalue()): buffer.getvalue()}
+
+
+@pytest.mark.parametrize(
+    ("more", "changed", "code", "word"),
+    [
+        ({}, {}, 3, "found faces in 0 of 24 images"),
+        (an_unblurred_face, {}, 1, "a face is found"),
+        ({}, {"digest": "0" * 64}, None, f"digest {'0' * 64} screened the images"),
+    ],
+)
+def test_the_command_looks_again(tmp_path, monkeypatch, capsys, more, changed, code, word):
+    detector = load_detector(DetectorSpec(adapter="opencv_haar"))
+    safety = Safety(detectors={"opencv": record(detector) | changed}, blurred=SAFETY.blurred)
+    recipe = RECIPE | {"screen": {"detectors": {"opencv": {"adapter": "opencv_haar"}}}}
+    pictures = PICTURES | (more() if callable(more) else more)
+    folder = write_release(tmp_path / "r", pictures=pictures, safety=safety, recipe=recipe, runs={})
+    monkeypatch.setattr("sys.argv", ["audit", str(folder), "--detect", "--workers", "1"])
+    if code is None:
+        with pytest.raises(ValueError, match=word):
+            main()
+    else:
+        assert main() == code
+        (line,) = [line for line in capsys.readouterr().out.splitlines() if word in line]
+        assert line.startswith("PASS" if not more else " ")
