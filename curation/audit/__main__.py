@@ -30,8 +30,12 @@ def main() -> int:
     parser.add_argument(
         "--waive", metavar="CHECK", action="append", default=[], help="accept that this check is not evaluated"
     )
-    parser.add_argument("--detect", action="store_true", help="look for faces again in every released image, by the detectors that the release's recipe names: it loads "
-        "their weights from where that recipe says, so name only releases that you trust")
+    parser.add_argument(
+        "--detect",
+        action="store_true",
+        help="look for faces again in every released image; loads the detectors' weights from where the release's "
+        "recipe says, so only for a release that you trust",
+    )
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="shards read at a time (%(default)s)")
     options = parser.parse_args()
 
