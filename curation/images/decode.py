@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import functools
 import io
+import logging
 import threading
 import warnings
 from dataclasses import dataclass
@@ -94,6 +95,7 @@ def decode(data: bytes, max_pixels: int, square_side: int | None = None) -> Deco
     Raises:
         DecodeError: NOT_AN_IMAGE, UNSUPPORTED_FORMAT, TRUNCATED (cut off or damaged), TOO_MANY_PIXELS.
     """
+    _quieten()
     with warnings.catch_warnings(), _pillow_limit_lifted:
         warnings.simplefilter("ignore")  # Pillow warns of odd metadata; the pixels decide
         image = _open(data)
@@ -157,8 +159,6 @@ def _header(image: Image.Image, data: bytes) -> Header:
 
 def _load(image: Image.Image, header: Header, max_pixels: int, square_side: int | None) -> Decoded:
     width, height = header.width, header.height
-    if header.format == "TIFF":
-        _quiet_libtiff()
     if width * height > max_pixels:
         message = f"declares {width} x {height} pixels, more than {max_pixels}"
         raise DecodeError(Reason.TOO_MANY_PIXELS, message, header)
@@ -178,8 +178,9 @@ def _load(image: Image.Image, header: Header, max_pixels: int, square_side: int 
 
 
 @functools.cache
-def _quiet_libtiff() -> None:
-    """Keep libtiff from writing to the terminal what is wrong with a file; Pillow says the same in exceptions."""
+def _quieten() -> None:
+    """Keep Pillow and libtiff from writing to the terminal what is wrong with a file; the exceptions say the same."""
+    logging.getLogger("PIL").addHandler(logging.NullHandler())
     with contextlib.suppress(OSError, AttributeError):  # a Pillow that is linked in another way stays as it is
         ctypes.CDLL(_imaging.__file__).TIFFSetErrorHandler(None)
 

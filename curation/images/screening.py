@@ -65,6 +65,6 @@ def screened_rows(images: Iterable[tuple[str, bytes]], rules: QualityRules, hash
 
 def _refusal(error: DecodeError, rules: QualityRules) -> Refusal:
     if error.reason == Reason.TOO_MANY_PIXELS and error.header is not None:
-        pixels = error.header.width * error.header.height
-        return Refusal(error.reason, str(error), pixels, rules.max_pixels)
+        pixels = error.header.width * error.header.height  # up to 2**64, which is no whole number of Arrow's
+        return Refusal(error.reason, str(error), float(pixels), float(rules.max_pixels))
     return Refusal(error.reason, str(error))
