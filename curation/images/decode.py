@@ -13,7 +13,7 @@ from typing import cast
 import numpy as np
 from PIL import Image, UnidentifiedImageError, _imaging
 
-from curation.images.frames import num_frames
+from curation.images.frames import gif_size, num_frames
 from curation.schema import Reason
 
 # What the decoder may be asked to parse; everything else never reaches it.
@@ -98,7 +98,7 @@ def decode(data: bytes, max_pixels: int, square_side: int | None = None) -> Deco
     _quieten()
     with warnings.catch_warnings(), _pillow_limit_lifted:
         warnings.simplefilter("ignore")  # Pillow warns of odd metadata; the pixels decide
-        image = _open(data)
+        image = _open(data, max_pixels)
         header = None
         try:
             header = _header(image, data)
@@ -142,7 +142,9 @@ class _PillowLimitLifted:
 _pillow_limit_lifted = _PillowLimitLifted()
 
 
-def _open(data: bytes) -> Image.Image:
+def _open(data: bytes, max_pixels: int) -> Image.Image:
+    if data.startswith((b"GIF87a", b"GIF89a")):
+        _check_size(Header("GIF", *gif_size(data), 1), max_pixels)
     try:
         return Image.open(io.BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError as error:
@@ -158,10 +160,8 @@ def _header(image: Image.Image, data: bytes) -> Header:
 
 
 def _load(image: Image.Image, header: Header, max_pixels: int, square_side: int | None) -> Decoded:
+    _check_size(header, max_pixels)
     width, height = header.width, header.height
-    if width * height > max_pixels:
-        message = f"declares {width} x {height} pixels, more than {max_pixels}"
-        raise DecodeError(Reason.TOO_MANY_PIXELS, message, header)
     box = None
     if square_side is not None and (drafted := image.draft(None, (2 * square_side, 2 * square_side))):
         box = drafted[1]  # the declared picture within the reduced one, which is rounded up to whole pixels
@@ -175,6 +175,12 @@ def _load(image: Image.Image, header: Header, max_pixels: int, square_side: int 
     if orientation >= 5:
         width, height = height, width
     return Decoded(header.format, width, height, header.num_frames, image)
+
+
+def _check_size(header: Header, max_pixels: int) -> None:
+    if header.width * header.height > max_pixels:
+        message = f"declares {header.width} x {header.height} pixels, more than {max_pixels}"
+        raise DecodeError(Reason.TOO_MANY_PIXELS, message, header)
 
 
 @functools.cache

@@ -1,4 +1,4 @@
-"""How many pictures a file holds: the frames of an animation, the pages of a TIFF, the views of an MPO."""
+"""What Pillow would find out too late or too slowly: how many pictures a file holds, and how large a GIF will be."""
 
 import struct
 
@@ -39,3 +39,26 @@ def _tiff_pages(data: bytes) -> int:
     except struct.error:
         pass
     return max(1, len(seen))
+
+
+def gif_size(data: bytes) -> tuple[int, int]:
+    """Width and height that a GIF takes on with its first frame, which may reach beyond the declared screen.
+
+    Pillow fills a picture of the frame's size while it opens the file, before anybody could look at its size.
+    """
+    width, height, flags = struct.unpack_from("<HHB", data.ljust(13, b"\0"), 6)
+    place = 13 + (3 << (flags & 7) + 1) * (flags >> 7)
+    while place < len(data):
+        kind = data[place]
+        if kind == 0x3B:  # the end
+            break
+        if kind == 0x2C and place + 9 <= len(data):
+            left, upper, across, down = struct.unpack_from("<4H", data, place + 1)
+            return max(width, left + across), max(height, upper + down)
+        place += 1
+        if kind == 0x21:  # an extension: its label, then blocks, each after its length
+            place += 1
+            while place < len(data) and data[place]:
+                place += 1 + data[place]
+            place += 1
+    return width, height

@@ -11,7 +11,7 @@ from curation.images.pca_hash import cosine_basis
 from curation.images.quality import QualityRules
 from curation.images.screening import screened_rows
 from curation.schema import Reason
-from tests.curation.images.mutants import mutants, seeds
+from tests.curation.images.mutants import encoded, mutants, photo, seeds
 
 RULES = QualityRules(min_side=32, max_pixels=4_000_000)
 REASONS = {
@@ -54,6 +54,18 @@ def test_two_thousand_damaged_pictures(capfd):
         cosine_basis(),
     )
     assert again == some
+
+
+def test_a_gif_of_a_huge_frame_is_refused_before_it_is_filled(capfd):
+    """A first frame that is disposed of to the background, far larger than the declared screen."""
+    picture = encoded(photo(), "GIF", disposal=2)
+    frame = picture.index(b"\x2c" + bytes(4) + (96).to_bytes(2, "little"))
+    for comment in (b"", b"!\xfe" + 200 * (b"\xff" + bytes(255)) + b"\0"):
+        bomb = picture[:frame] + comment + b"\x2c" + bytes(4) + b"\xff" * 4 + picture[frame + 9 :]
+        before = _peak_bytes()
+        row = screened_rows([("bomb", bomb)], RULES, cosine_basis())[0]
+        assert _peak_bytes() - before < PEAK_BYTES
+        assert (row["reason"], row["width"], row["height"]) == (Reason.TOO_MANY_PIXELS, 65535, 65535)
 
 
 def test_damaged_tiffs(capfd):
