@@ -1,9 +1,10 @@
 """What is planted where: each function lays one kind of case into the site and records what should become of it."""
 
 import hashlib
+from collections.abc import Callable
 from urllib.parse import quote
 
-from PIL import Image
+from PIL import Image, ImageOps
 
 from curation.images.ids import image_id
 from curation.pocket_web import plants
@@ -128,7 +129,42 @@ def one_face(site: Site) -> None:
     url = "http://news.test/portraits/astronaut.jpg"
     site.tile(tile, "web", url, data)
     site.show(url, "astronaut, portrait")
-    site.case("face", "publish", KEEP, url, data, face_box=FACE_IN_TILE)
+    site.case("face", "publish", KEEP, url, data, face_boxes=(FACE_IN_TILE,))
+
+
+def group_portrait(site: Site) -> None:
+    """Two faces side by side, the second one mirrored and smaller."""
+    pixels = face().pixels
+    side = pixels.shape[0]
+    picture = Image.new("RGB", (2 * side, side), (70, 74, 80))
+    picture.paste(Image.fromarray(pixels), (0, 0))
+    small = ImageOps.mirror(Image.fromarray(pixels)).resize((side * 3 // 4, side * 3 // 4), Image.Resampling.LANCZOS)
+    picture.paste(small, (side + side // 8, side // 8))
+    data = plants.encode(picture)
+    url = "http://news.test/portraits/crew.jpg"
+    site.put(url, data)
+    site.show(url, "the crew")
+    left, upper, right, lower = FACE_IN_TILE
+    mirrored = (side - right, upper, side - left, lower)
+    shrunk = tuple(round(at * 0.75) + (side + side // 8, side // 8)[k % 2] for k, at in enumerate(mirrored))
+    site.case("faces", "screen", KEEP, url, data, face_boxes=(FACE_IN_TILE, shrunk))
+
+
+def unusual_encodings(site: Site, tiles: list[Tile]) -> None:
+    """Good pictures that a careless decoder loses, turns or takes for something else."""
+    forms: list[tuple[str, Callable[[Image.Image], bytes], str, str]] = [
+        ("misnamed", lambda picture: plants.encode(picture, "png"), "jpg", "image/jpeg"),
+        ("misnamed", lambda picture: plants.encode(picture, "webp"), "png", "image/png"),
+        ("oriented", plants.turned, "jpg", "image/jpeg"),
+        ("cmyk", plants.cmyk, "jpg", "image/jpeg"),
+        ("grey16", plants.grey16, "png", "image/png"),
+    ]
+    for tile, (kind, encode, suffix, content_type) in zip(tiles, forms, strict=True):
+        data = encode(Image.fromarray(tile.pixels))
+        url = url_of(f"{tile.name}-{kind}", suffix, folder="scans")
+        site.tile(tile, "web", url, data, headers={"Content-Type": content_type})
+        site.show(url, alt_of(tile))
+        site.case(kind, "screen", KEEP, url, data)
 
 
 def unusual_pages(site: Site, tiles: list[Tile]) -> None:
@@ -270,7 +306,8 @@ def faults(site: Site, tile: Tile) -> None:
 def odd_files(site: Site, tiles: list[Tile], seed: int) -> None:
     """Files that are no usable picture, though their URLs say so."""
     hand = iter(tiles)
-    masked = plants.encode(next(hand).pixels)[:2] + plants.noise(4000, seed + 3)
+    first = Image.fromarray(next(hand).pixels)
+    masked = plants.encode(first)[:2] + plants.noise(4000, seed + 3)
     files: list[tuple[str, str, bytes, Reason, str | None, tuple[str, ...]]] = [
         ("corrupt", "noise-1.jpg", plants.noise(6000, seed + 1), Reason.NOT_AN_IMAGE, None, ()),
         ("corrupt", "noise-2.png", plants.noise(400, seed + 2), Reason.NOT_AN_IMAGE, None, ()),
@@ -281,6 +318,12 @@ def odd_files(site: Site, tiles: list[Tile], seed: int) -> None:
         ("html_as_image", "moved.jpg", plants.error_page(), Reason.NOT_AN_IMAGE, "text/html", ()),
         ("html_as_image", "sorry.jpg", plants.error_page() + b"\n", Reason.NOT_AN_IMAGE, "image/jpeg", ()),
         ("icon", "pixel.gif", plants.tracking_pixel(), Reason.TOO_SMALL, None, ()),
+        ("blank", "grey.jpg", plants.solid(), Reason.BLANK, None, ()),
+        ("blank", "no-image.png", plants.placeholder(), Reason.BLANK, None, ()),
+        ("animation", "turning.gif", plants.animation(first, "GIF"), Reason.ANIMATED, None, ()),
+        ("animation", "turning.webp", plants.animation(first, "WEBP"), Reason.ANIMATED, None, ()),
+        ("banner", "banner.jpg", plants.banner(first), Reason.BAD_ASPECT, None, ()),
+        ("banner", "skyscraper.jpg", plants.banner(first, upright=True), Reason.BAD_ASPECT, None, ()),
     ]  # fmt: skip
     for side in (16, 24, 32):
         icon = plants.icon(Image.fromarray(next(hand).pixels), side)

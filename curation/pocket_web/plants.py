@@ -110,6 +110,56 @@ def tracking_pixel() -> bytes:
     return out.getvalue()
 
 
+def solid() -> bytes:
+    """A picture of one colour."""
+    return encode(Image.new("RGB", (160, 120), (236, 236, 236)))
+
+
+def placeholder() -> bytes:
+    """What shops show where they have no picture: a few words on white."""
+    picture = Image.new("RGB", (300, 300), "white")
+    ImageDraw.Draw(picture).text((110, 140), "no image yet", fill=(90, 90, 90), font=ImageFont.load_default(12))
+    return encode(picture, form="png")
+
+
+def animation(image: Image.Image, form: str) -> bytes:
+    """Three frames, each turned a quarter further, as ``GIF`` or ``WEBP``."""
+    out = io.BytesIO()
+    turned = [image.rotate(angle) for angle in (90, 180)]
+    image.save(out, form, save_all=True, append_images=turned, duration=100, loop=0)
+    return out.getvalue()
+
+
+def banner(image: Image.Image, upright: bool = False) -> bytes:
+    """A strip of a picture, eight times as long as broad."""
+    width, height = image.size
+    strip = image.crop((0, height * 7 // 16, width, height * 9 // 16)).resize((640, 80), Image.Resampling.BICUBIC)
+    return encode(strip.transpose(Image.Transpose.ROTATE_90) if upright else strip)
+
+
+def turned(image: Image.Image) -> bytes:
+    """A JPEG that is stored lying on its side and says so in its EXIF data."""
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned clockwise by a quarter
+    out = io.BytesIO()
+    image.transpose(Image.Transpose.ROTATE_90).save(out, "JPEG", quality=ORIGINAL_QUALITY, exif=exif)
+    return out.getvalue()
+
+
+def cmyk(image: Image.Image) -> bytes:
+    """A JPEG in the colours of print, inverted as Adobe's programs write it."""
+    out = io.BytesIO()
+    image.convert("CMYK").save(out, "JPEG", quality=ORIGINAL_QUALITY)
+    return out.getvalue()
+
+
+def grey16(image: Image.Image) -> bytes:
+    """A PNG of 16 bits a pixel without colour."""
+    out = io.BytesIO()
+    Image.fromarray(np.asarray(image.convert("L"), np.uint16) * 257).save(out, "PNG")
+    return out.getvalue()
+
+
 def bomb(side: int = 50_000) -> bytes:
     """A PNG of a few kilobytes that declares ``side`` x ``side`` pixels; its data would go on for that long."""
     header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)

@@ -41,7 +41,7 @@ class Case:
         of_image_id: of the original.
         also: other reasons that are right, e.g. when an earlier stage may catch it.
         either: the stage chooses whether this or the original is the one that goes.
-        face_box: left, upper, right, lower of a face, in pixels of the image.
+        face_boxes: left, upper, right, lower of each face, in pixels of the image.
     """
 
     kind: str
@@ -54,7 +54,7 @@ class Case:
     of_image_id: str | None = None
     also: tuple[str, ...] = ()
     either: bool = False
-    face_box: tuple[int, int, int, int] | None = None
+    face_boxes: tuple[tuple[int, int, int, int], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -97,4 +97,8 @@ def totals(tiles: list[TileTruth], cases: list[Case], **others: int) -> dict[str
 
 
 def _tuples(record: dict[str, Any]) -> dict[str, Any]:
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in record.items()}
+    return {key: _tuple(value) for key, value in record.items()}
+
+
+def _tuple(value: Any) -> Any:
+    return tuple(map(_tuple, value)) if isinstance(value, list) else value

@@ -13,7 +13,7 @@ from curation.pocket_web.site import HOSTS, Site
 from curation.pocket_web.truth import Case, TileTruth, Truth, totals
 from curation.schema import Reason
 
-VERSION = 1  # of the construction; raise it with every change of the bytes
+VERSION = 2  # of the construction; raise it with every change of the bytes
 MARKER = "pocket_web.json"
 CHAIN_LABELS = ("china", "coffee", "ihc", "motorcycle")
 NUM_WARC_FILES = 4
@@ -57,7 +57,7 @@ def _write(folder: Path, seed: int) -> Truth:
     }
     site = Site()
     web = sorted(dealt["web"], key=lambda tile: image_id(tile.pixels.tobytes()))
-    sources = plan.web_tiles(site, web[6:])
+    sources = plan.web_tiles(site, web[6:-5])
     rich = [pair for pair in sources if detail(pair[0].pixels) >= RICH_DETAIL]
     plain = [pair for pair in sources if detail(pair[0].pixels) < RICH_DETAIL]
     plan.exact_copies(site, plain[:8] + rich[:8])
@@ -67,6 +67,8 @@ def _write(folder: Path, seed: int) -> Truth:
     leaks = [pair for pair in kept_back["heldout/test"] if detail(pair[0].pixels) >= RICH_DETAIL]
     plan.evaluation_copies(site, leaks[::2][:22])
     plan.one_face(site)
+    plan.group_portrait(site)
+    plan.unusual_encodings(site, web[-5:])
     plan.unusual_pages(site, web[:4])
     plan.allowed_beside_refused(site, web[4:6])
     refused = sorted(dealt["refused"], key=lambda tile: image_id(tile.pixels.tobytes()))

@@ -22,7 +22,7 @@ def detectors(found: Collected) -> list[dict[str, Any]]:
 def not_evaluated(found: Collected, truth: Truth | None) -> list[tuple[str, str]]:
     """(what, sentence) of everything nobody looked for: said, never counted as zero."""
     looked_for = {label for detector in detectors(found) for label in detector["labels"]}
-    planted = sum(case.face_box is not None for case in truth.cases) if truth else 0
+    planted = sum(bool(case.face_boxes) for case in truth.cases) if truth else 0
     faces = "No detector of this run looks for faces."
     faces += f" {many(planted, 'case')} with a face planted; nothing looked for them." if planted else ""
     sentences = {FACE: ("Faces", faces), NSFW: ("NSFW", "No detector of this run scores unsafe content.")}

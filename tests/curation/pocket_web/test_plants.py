@@ -68,3 +68,26 @@ def test_what_is_no_picture_does_not_open(data):
 def test_icons_are_small(picture):
     assert opened(plants.icon(picture, 16)).size == (16, 16)
     assert opened(plants.tracking_pixel()).size == (1, 1)
+
+
+def test_unusual_encodings_show_the_picture(picture):
+    turned = opened(plants.turned(picture))
+    assert likeness(ImageOps.exif_transpose(turned), picture) > 0.95 > likeness(turned, picture)
+    assert opened(plants.cmyk(picture)).mode == "CMYK"
+    assert likeness(opened(plants.cmyk(picture)).convert("RGB"), picture) > 0.95
+    deep = np.asarray(opened(plants.grey16(picture)))
+    assert deep.dtype == np.uint16
+    assert likeness(Image.fromarray((deep >> 8).astype(np.uint8)), picture) > 0.95
+
+
+def test_animations_move_and_banners_are_long(picture):
+    for form in ("GIF", "WEBP"):
+        assert Image.open(io.BytesIO(plants.animation(picture, form))).n_frames == 3
+    assert opened(plants.banner(picture)).size == (640, 80)
+    assert opened(plants.banner(picture, upright=True)).size == (80, 640)
+
+
+def test_next_to_nothing_is_shown():
+    assert len(opened(plants.solid()).getcolors()) == 1
+    white = np.asarray(opened(plants.placeholder()).convert("L")) == 255
+    assert 0.98 < white.mean() < 1

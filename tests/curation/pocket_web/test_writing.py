@@ -17,7 +17,8 @@ KINDS = {
     "evaluation_exact", "evaluation_mirror", "face", "corrupt", "truncated", "icon", "bomb", "svg", "html_as_image",
     "blocked_domain", "page_opted_out", "header_opted_out", "robots_disallowed", "robots_unreachable",
     "redirect_private", "redirect_loop", "good_redirect", "endless_body", "short_body", "not_found", "data_uri",
-    "latin_page", "cut_in_body", "damaged_record", "malformed_url",
+    "latin_page", "cut_in_body", "damaged_record", "malformed_url", "blank", "animation", "banner", "misnamed",
+    "oriented", "cmyk", "grey16", "faces",
 }  # fmt: skip
 
 

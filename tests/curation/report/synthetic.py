@@ -210,7 +210,7 @@ class World:
             Case("leak", "dedup", Reason.EVALUATION_COPY, self.url(25), image_id=self.ids[25], of="exam/90.jpg"),
             Case("small", "screen", Reason.TOO_SMALL, self.url(26), image_id=self.ids[26]),
             Case("error_page", "screen", Reason.UNSUPPORTED_FORMAT, self.url(27), image_id=self.ids[27]),
-            Case("face", "screen", "keep", self.url(5), image_id=self.ids[5], face_box=(0, 0, 9, 9)),
+            Case("face", "screen", "keep", self.url(5), image_id=self.ids[5], face_boxes=((0, 0, 9, 9),)),
             Case("blocked", "extract_links", Reason.BLOCKED_DOMAIN, HOSTILE),
             Case("noai", "extract_links", Reason.PAGE_OPTED_OUT, "http://leave.test/me.jpg"),
         ]  # fmt: skip
