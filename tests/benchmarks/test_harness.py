@@ -15,11 +15,15 @@ TINY = {
     "components": ["--num-nodes", "2000", "--num-edges", "1500"],
     "kmeans": ["--num-points", "500", "--dimension", "16", "--k", "8", "--num-iterations", "3"],
     "links": ["--megabytes", "0.1", "--pages"],
+    "pca_hash": ["--pictures", "pocket", "--num-pictures", "20", "--distinct", "pocket"],
+    "screen": ["--images", "pocket"],
 }
 KEYS = {  # what the JSON line of each promises
     "components": {"speedup_scipy", "bytes_per_node"},
     "kmeans": {"speedup_faiss", "inertia_ratio", "peak_rss_bytes"},
     "links": {"mb_per_s", "speedup_bs4", "speedup_lxml"},
+    "pca_hash": {"thumbnails_per_s", "recall_jpeg75_fitted", "pairs_of_one_hash_0"},
+    "screen": {"images_per_s", "speedup_pillow", "speedup_pillow_min", "speedup_pillow_max"},
 }
 
 
