@@ -59,6 +59,7 @@ RULES = {
 
 # What the ledger's score is, where the reason has one.
 SCORES = {
+    "pca_hash_duplicate": "distance",
     "near_duplicate": "similarity",
     "evaluation_copy": "similarity",
     "animated": "frames",

@@ -8,14 +8,18 @@ that it could use too: JPEG decoded at a reduced scale. One process, one thread,
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
+import numpy as np
 from PIL import Image
 
 from conf import entry_point
 from curation.images import pca_hash
+from curation.images.decode import decode
 from curation.images.quality import QualityRules
 from curation.images.screening import screened_rows
 from curation.pocket_web import build
+from curation.safety.base import DetectorSpec, load_detector
 from tests.benchmarks import harness
 from tests.conftest import SHARED_DATA
 
@@ -39,10 +43,16 @@ def main() -> int:
         default=present or [POCKET],
         help=f"folders of images, or {POCKET}: the pictures of the pocket web",
     )
+    parser.add_argument("--detect", type=int, default=100, help="pictures that each detector looks at")
     options = parser.parse_args()
+    if options.detect < 1:
+        raise ValueError(f"--detect {options.detect}: give 1 or more")
     with tempfile.TemporaryDirectory() as folder:
         sets = {_name(images): files_of(images, Path(folder)) for images in options.images}
         timings = {name: measure(files, options.rounds) for name, files in sets.items()}
+        # every k-th, so that all sets are among them
+        every = [file for files in sets.values() for file in files]
+        pictures = [pixels(file) for file in every[:: -(-len(every) // options.detect)]]
     keys: dict[str, object] = {"images": {name: len(files) for name, files in sets.items()}}
     for name, timing in timings.items():
         print(f"{name}: {len(sets[name])} images")
@@ -52,6 +62,7 @@ def main() -> int:
     total = together(list(timings.values()))
     print("all:")
     keys |= {"images_per_s": sum(map(len, sets.values())) / total.median_s(), **total.speedups()}
+    keys["detectors_images_per_s"] = detector_rates(pictures)
     harness.finish("screen", total, keys)
     return 0
 
@@ -112,6 +123,26 @@ def peer(files: Sequence[Path], draft: bool = False) -> None:
                 image.draft(None, (PEER_SIDE, PEER_SIDE))
             image.load()
             image.resize((PEER_SIDE, PEER_SIDE))
+
+
+def pixels(file: Path) -> np.ndarray:
+    """A picture as detectors get it."""
+    return np.asarray(decode(file.read_bytes(), QualityRules(min_side=1).max_pixels).image)
+
+
+def detector_rates(pictures: Sequence[np.ndarray]) -> dict[str, float | None]:
+    """Pictures a second of every detector with its defaults; None for one whose weights have to be given."""
+    rates: dict[str, float | None] = {}
+    for adapter in get_args(DetectorSpec.model_fields["adapter"].annotation):
+        try:
+            detector = load_detector(DetectorSpec(adapter=adapter))
+        except ValueError:
+            rates[adapter] = None
+            continue
+        timing = harness.measure({"ours": lambda d=detector: [d.detect(p) for p in pictures]}, rounds=1)
+        rates[adapter] = len(pictures) / timing.median_s()
+        print(f"{adapter}: {rates[adapter]:.1f} images/s")
+    return rates
 
 
 def _name(images: str) -> str:

@@ -76,6 +76,32 @@ def test_one_hash_whatever_the_batch(fitted):
     assert all(len(h) == pca_hash.NUM_BITS // 4 for h in fitted.hashes(thumbnails))
 
 
+def test_bits_are_those_of_whole_numbers_without_end(fitted):
+    """The projections are computed in float64; here in Python's integers, on pictures that make them largest."""
+    rng = np.random.default_rng(3)
+    signs = (fitted.components[:20] > 0).reshape(20, 32, 32, 1)
+    extreme = [np.where(signs, 255, 0).repeat(3, 3), np.where(signs, 0, 255).repeat(3, 3)]
+    noise = rng.integers(0, 256, (20, 32, 32, 3))
+    thumbnails = np.concatenate([*extreme, noise]).astype(np.uint8)
+    for picture, found in zip(thumbnails, fitted.hashes(thumbnails), strict=True):
+        luma = [299 * int(r) + 587 * int(g) + 114 * int(b) for r, g, b in picture.reshape(-1, 3)]
+        shape = [1024 * value - sum(luma) for value in luma]
+        bits = [
+            sum(int(c) * s for c, s in zip(component, shape, strict=True)) > int(threshold)
+            for component, threshold in zip(fitted.components, fitted.thresholds, strict=True)
+        ]
+        assert found == f"{int(''.join('01'[bit] for bit in bits), 2):0{pca_hash.NUM_BITS // 4}x}"
+
+
+def test_distances_are_those_of_whole_numbers():
+    thumbnails = np.random.default_rng(4).integers(0, 256, (6, 32, 32, 3)).astype(np.uint8)
+    apart = distances(thumbnails)
+    for i, j in ((0, 1), (3, 2), (5, 5)):
+        squares = sum((int(a) - int(b)) ** 2 for a, b in zip(thumbnails[i].ravel(), thumbnails[j].ravel(), strict=True))
+        luma = thumbnails[j].reshape(-1, 3).astype(float) @ [0.299, 0.587, 0.114]
+        assert apart[i, j] == pytest.approx(np.sqrt(squares / 3072) / luma.std(), abs=1e-12)
+
+
 def test_bytes_round_trip(fitted):
     again = PcaHash.from_bytes(fitted.to_bytes())
     thumbnails = _thumbnails(_pictures(50))
