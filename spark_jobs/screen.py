@@ -6,6 +6,7 @@ A unit is an image. What is left is looked at by the recipe's detectors of faces
 from collections.abc import Iterable, Iterator
 
 import pyarrow as pa
+from pyspark import StorageLevel
 from pyspark.sql import Column
 from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_schema
@@ -42,6 +43,7 @@ def run(context: Context) -> Outcome:
 
     screened = store.frame(spark, schema.SCREENED)
     copies = verified_copies(context, screened.join(images, "image_id")).withColumn("copy", F.lit(True))
+    copies = copies.persist(StorageLevel.DISK_ONLY)  # few rows; looked up for the detectors and for the ledger
     unlike = screened.join(copies, "image_id", "left")
     is_copy = F.col("copy").isNotNull()
     is_fit = F.col("reason").isNull() & ~is_copy

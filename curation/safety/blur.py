@@ -14,7 +14,7 @@ from PIL import Image
 
 from curation.safety.base import Box
 
-CELLS = 4  # means along the shorter side of a region; with 8, OpenCV's cascades find every other face again
+CELLS = 4  # means along the shorter side of a region; with 8, OpenCV's cascade finds one face in five again
 MARGIN = 0.25  # of a box's width and height, added on each side: detectors frame the face from brow to lip
 ROUNDS = 4  # of blurring before a picture is given up
 
