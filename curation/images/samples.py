@@ -20,8 +20,9 @@ _PICTURES = {
 }  # fmt: skip
 _NO_PICTURES = {
     # texts, labels and arrays of a data set
-    "cap", "caption", "cls", "csv", "htm", "html", "id", "idx", "index", "ini", "json", "jsonl", "log", "md", "mp",
-    "npy", "npz", "pickle", "pkl", "pt", "pth", "pyd", "ten", "toml", "tsv", "txt", "xml", "xmp", "yaml", "yml",
+    "arrow", "cap", "caption", "cls", "csv", "feather", "h5", "hdf5", "htm", "html", "id", "idx", "index",
+    "ini", "json", "jsonl", "log", "md", "mdb", "mp", "npy", "npz", "pickle", "pkl", "pt", "pth", "pyd",
+    "safetensors", "ten", "tfrecord", "toml", "tsv", "txt", "xml", "xmp", "yaml", "yml",
     # what people and systems leave beside photographs
     "aae", "db", "doc", "docx", "lnk", "lrcat", "lrv", "pdf", "ppt", "pptx", "py", "sh", "thm", "url", "xls", "xlsx",
     # films and sound
