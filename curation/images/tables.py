@@ -17,7 +17,6 @@ _RECORD_COLUMNS = {
     "text", "txt", "url",
 }  # fmt: skip
 _BATCH_ROWS = 16
-_BUFFER_BYTES = 1 << 20
 
 
 class Cell(NamedTuple):
@@ -52,7 +51,9 @@ class ImageTable:
 
     def __init__(self, file: BinaryIO) -> None:
         with _Damage("no Parquet file, or its footer is damaged"):
-            self._parquet = pq.ParquetFile(file, buffer_size=_BUFFER_BYTES, page_checksum_verification=True)
+            # pre_buffer reads by threads, which may outlive the process; with a buffer_size, a damaged length in a
+            # small file asks for gigabytes. So a row group's column is held at once
+            self._parquet = pq.ParquetFile(file, pre_buffer=False, page_checksum_verification=True)
             schema = self._parquet.schema_arrow
         self.columns = [f"{field.name}: {_short(field.type)}" for field in schema]
         self.images = tuple(field.name for field in schema if _holds_images(field))
