@@ -70,6 +70,8 @@ def list_files(root: str) -> list[SourceFile]:
     else:
         there = filesystem.exists(path)
         found, nothing = {path: filesystem.info(path)} if there else {}, "no such file or folder; check the path"
+        if not isinstance(filesystem, LocalFileSystem):
+            nothing = "no such file or folder, or its host does not answer; check the address"
     files = []
     for file, info in sorted(found.items()):
         name = file[len(base) :].lstrip("/")

@@ -99,9 +99,7 @@ class SteadyFile(io.RawIOBase):
                     raise absent from error
                 if pause_s is None:
                     said = " ".join(str(error).split())[:200] or type(error).__name__
-                    self.failed = OSError(
-                        errno.EIO, f"cannot be read ({said}); the same command tries again", self._uri
-                    )
+                    self.failed = OSError(f"{self._uri}: cannot be read ({said}); the same command tries again")
                     raise self.failed from error
                 time.sleep(pause_s)
         raise AssertionError("the last attempt returns or raises")

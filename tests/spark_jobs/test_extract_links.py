@@ -11,6 +11,7 @@ from spark_jobs import extract_links
 from spark_jobs.config import CurationConfig
 from spark_jobs.stage import execute
 from spark_jobs.tables import Tables
+from tests.spark_jobs.file_server import serving
 
 pytestmark = pytest.mark.spark
 
@@ -136,3 +137,29 @@ def test_opted_out_pages_are_refused_by_the_signals_that_the_recipe_names(extrac
     ]
     with pytest.raises(ValueError, match=r"no signal is called 'noia'; known are .*tdm-reservation"):
         extracted(asked, "recipe.extract_links.opt_out_signals=[noia]")
+
+
+def test_a_crawl_is_read_over_http_from_its_list_of_paths(extracted):
+    """A list in its own place names its files' root; what fails is asked for again, what is not there is a row."""
+    pytest.importorskip("aiohttp", reason="fsspec reads HTTP by aiohttp: pip install aiohttp")
+    names = [f"crawl-data/CC/{name}.warc.gz" for name in ("whole", "flaky", "gone", "forbidden")]
+    whole = captures(*((f"http://one.test/{n}", page(f"/{n}.jpg")) for n in range(100)))
+    flaky = captures(("http://two.test/", page("/flaky.jpg")))
+    listed = "/crawl-data/CC/warc.paths.gz"
+    files = {listed: gzip.compress("\n".join(names).encode()), f"/{names[0]}": whole, f"/{names[1]}": flaky}
+    faults = {f"/{names[1]}": [503, "cut"], f"/{names[3]}": [403] * 100}
+    with serving(files, faults) as server:
+        links, report = extracted(f"sources.pages=[{server.url}{listed}]")
+        assert report.dropped == {"broken_file": 2}
+        assert {(link["file"], link["detail"]) for link in links if link["reason"]} == {
+            (names[2], "no such file (HTTP 404)"),
+            (names[3], "not ours to read (HTTP 403)"),
+        }
+        assert sum(link["file"] == names[0] for link in links) == 100
+        assert [link["url"] for link in links if link["file"] == names[1]] == ["http://two.test/flaky.jpg"]
+
+        asked = dict(server.asked)
+        assert extracted(f"sources.pages=[{server.url}{listed}]")[1].seconds is None
+        assert {path for path in server.asked if server.asked[path] > asked[path]} == {listed}, (
+            "the files were asked for"
+        )
