@@ -83,7 +83,9 @@ def test_the_projection_is_kept_and_can_be_used_again(finished, run_stages, tmp_
     run_stages(_config(tmp_path, tmp_path / "images", given), "screen")
     assert Tables(str(tmp_path / "store")).runs()["screen"].metrics["pca_hash"] == digest
     with pytest.raises(ValueError, match="its SHA-256 is"):
-        run_stages(_config(tmp_path, tmp_path / "images", given.replace(digest[:8], "0" * 8)), "screen")
+        run_stages(
+            _config(tmp_path, tmp_path / "images", given.replace(f"sha256: {digest}", f"sha256: {'0' * 64}")), "screen"
+        )
 
 
 def test_a_group_of_very_many_is_looked_at_in_blocks(run_stages, tmp_path, monkeypatch):
