@@ -1,7 +1,6 @@
 """The screen stage: what it writes, and near-exact copies in groups of any size."""
 
 import hashlib
-import io
 from collections import Counter
 
 import fsspec
@@ -11,8 +10,8 @@ from PIL import Image
 
 from conf import load
 from curation import schema
-from curation.images.decode import Header
-from curation.images.pca_hash import MAX_DISTANCE, PcaHash
+from curation.images.decode import Header, decode
+from curation.images.pca_hash import MAX_DISTANCE, SIDE, PcaHash, cosine_basis
 from curation.images.quality import QualityRules, judge
 from curation.schema import Reason
 from spark_jobs import near_exact
@@ -70,22 +69,30 @@ def test_the_table_is_enough_to_judge_again(finished, screened):
             assert row["reason"] == (refusal and refusal.reason.value)
 
 
-def test_the_projection_is_kept_and_can_be_used_again(finished, run_stages, tmp_path):
+def test_the_projection_is_kept(finished):
     digest = finished.store.runs()["screen"].metrics["pca_hash"]
-    kept = finished.store.path("models", f"pca_hash-{digest}.bin")
-    with fsspec.open(kept) as file:
+    with fsspec.open(finished.store.path("models", f"pca_hash-{digest}.bin")) as file:
         data = file.read()
     assert hashlib.sha256(data).hexdigest() == digest == PcaHash.from_bytes(data).digest
 
+
+def test_another_crawls_projection_is_used_and_kept(run_stages, tmp_path):
+    basis = cosine_basis()
+    other = PcaHash(basis.components[::-1], basis.thresholds)
+    (tmp_path / "other.bin").write_bytes(other.to_bytes())
     (tmp_path / "images").mkdir()
-    (tmp_path / "images" / "a.jpg").write_bytes(encoded(photo(200, 150), "JPEG"))
-    given = f"recipe.screen.pca_hash={{path: {kept}, sha256: {digest}}}"
-    run_stages(_config(tmp_path, tmp_path / "images", given), "screen")
-    assert Tables(str(tmp_path / "store")).runs()["screen"].metrics["pca_hash"] == digest
+    data = encoded(photo(200, 150), "JPEG")
+    (tmp_path / "images" / "a.jpg").write_bytes(data)
+    given = f"recipe.screen.pca_hash={{path: {tmp_path / 'other.bin'}, sha256: "
     with pytest.raises(ValueError, match="its SHA-256 is"):
-        run_stages(
-            _config(tmp_path, tmp_path / "images", given.replace(f"sha256: {digest}", f"sha256: {'0' * 64}")), "screen"
-        )
+        run_stages(_config(tmp_path, tmp_path / "images", f"{given}{'f' * 64}}}"), "screen")
+    run_stages(_config(tmp_path, tmp_path / "images", f"{given}{other.digest}}}"), "screen")
+    store = Tables(str(tmp_path / "store"))
+    assert store.runs()["screen"].metrics["pca_hash"] == other.digest
+    assert (tmp_path / "store" / "models" / f"pca_hash-{other.digest}.bin").read_bytes() == other.to_bytes()
+    (row,) = store.table("screened").to_pylist()
+    thumbnail = np.asarray(decode(data, 10**6, SIDE).image)
+    assert [row["pca_hash"]] == other.hashes(thumbnail[None]) != basis.hashes(thumbnail[None])
 
 
 def test_a_group_of_very_many_is_looked_at_in_blocks(run_stages, tmp_path, monkeypatch):
@@ -112,14 +119,3 @@ def test_a_group_of_very_many_is_looked_at_in_blocks(run_stages, tmp_path, monke
     kept = Counter(hashes[row["image_id"]] for row in decisions.values() if row["decision"] == schema.KEEP)
     common = groups.most_common(1)[0][0]
     assert kept[common] <= 2, "the picture and its pale version"
-
-
-def test_moving_pictures_may_be_kept(run_stages, tmp_path):
-    (tmp_path / "images").mkdir()
-    file = io.BytesIO()
-    photo(200, 150).save(file, "GIF", save_all=True, append_images=[photo(200, 151).resize((200, 150))])
-    (tmp_path / "images" / "moving.gif").write_bytes(file.getvalue())
-    for policy, decision in (("drop", schema.DROP), ("first_frame", schema.KEEP)):
-        run_stages(_config(tmp_path, tmp_path / "images", f"recipe.screen.animations={policy}"), "screen")
-        (row,) = _decisions(Tables(str(tmp_path / "store"))).values()
-        assert (row["decision"], row["reason"]) == (decision, Reason.ANIMATED if decision == schema.DROP else None)
