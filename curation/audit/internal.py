@@ -98,6 +98,9 @@ def _lineage(store: Store, manifest: Manifest) -> Check:
             offences.append(f"{stage}: its table versions are not those of the store's run {run.run_id}")
         if json.loads(row["recipe"]) != manifest.recipe.get(stage, {}):
             offences.append(f"{stage}: its recipe is not that of the store's run {run.run_id}")
+        # else the images of a release could be exchanged, and its index and manifest written to match
+        if stage == "publish" and json.loads(row["metrics"]).get("merkle_root") != manifest.merkle_root:
+            offences.append(f"publish: the store's run {run.run_id} wrote a release with another Merkle root")
         for upstream, run_id in run.inputs.items():
             if upstream in STAGES and (upstream not in manifest.runs or manifest.runs[upstream].run_id != run_id):
                 offences.append(f"{stage}: reads run {run_id} of {upstream}, which the release does not rest on")

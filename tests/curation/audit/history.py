@@ -1,6 +1,8 @@
 """A release together with a store that tells how it came about: 24 images released, one too small, one file twice."""
 
+import functools
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,13 @@ def face(image_id: str, box: list[int]) -> dict[str, Any]:
     return {"image_id": image_id, "detector": "faces", "label": "face", "score": 0.9, "model": "f" * 64, **place}
 
 
+@functools.cache
+def merkle_root() -> str:
+    """Of every release that ``write_release`` writes from the same pictures."""
+    with tempfile.TemporaryDirectory() as folder:
+        return build(Path(folder) / "release").merkle_root
+
+
 def tables() -> dict[str, list[dict[str, Any]]]:
     """The store's tables; every image, and a second file of the first one."""
     decisions, runs, previous = [], [], None
@@ -45,7 +54,10 @@ def tables() -> dict[str, list[dict[str, Any]]]:
         ]
         decisions += keep
         row = run_row(number, stage, len(subjects), DROPPED.get(stage, {}), previous)
-        metrics = {"detectors": {"faces": FACES.model_dump()}} if stage == "screen" else {}
+        metrics = {
+            "screen": {"detectors": {"faces": FACES.model_dump()}},
+            "publish": {"merkle_root": merkle_root()},
+        }.get(stage, {})
         runs.append(row | {"recipe": json.dumps(RECIPE[stage]), "metrics": json.dumps(metrics)})
         previous = stage
     return {

@@ -12,7 +12,7 @@ from curation.audit.report import Audit, Check, Status, conclude, table
 from curation.release.reader import ReleaseReader
 from curation.store import Store
 from tests.curation.audit.history import IDS, RECIPE, REFERENCE, tables, url, write_release, write_store
-from tests.curation.release.build import PICTURES
+from tests.curation.release.build import PICTURES, REGIONS, picture
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +76,16 @@ def test_a_run_that_is_not_as_stated(release, tmp_path, column, value, word):
     statuses, findings = internal(release, tmp_path, content)
     assert only(statuses) == {"lineage": Status.FAIL}
     assert word in findings
+
+
+def test_images_that_were_exchanged_and_written_into_index_and_manifest(store, tmp_path):
+    exchanged = dict(PICTURES)
+    blurred = next(iter(REGIONS))
+    exchanged[blurred] = picture(23)  # its id is not held against its bytes: it is said to be blurred
+    release = ReleaseReader(str(write_release(tmp_path / "release", pictures=exchanged)))
+    assert {c.status for c in external_checks(release, 1)} == {Status.PASS}
+    checks = internal_checks(Store(str(store)), release.manifest, release.index["image_id"].combine_chunks())
+    assert only({check.name: check.status for check in checks}) == {"lineage": Status.FAIL}
 
 
 @pytest.mark.parametrize(
