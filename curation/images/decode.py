@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import dataclasses
 import functools
 import io
 import logging
@@ -13,7 +14,7 @@ from typing import cast
 import numpy as np
 from PIL import Image, UnidentifiedImageError, _imaging
 
-from curation.images.frames import gif_size, num_frames
+from curation.images.frames import gif_size, num_frames, num_scans, tiled_size
 from curation.schema import Reason
 
 # What the decoder may be asked to parse; everything else never reaches it.
@@ -29,6 +30,7 @@ _UPRIGHT = {  # EXIF orientation -> the operation that undoes it
     8: Image.Transpose.ROTATE_90,
 }
 _EXIF_ORIENTATION = 0x0112
+_MAX_SCANS = 100  # of a JPEG, as libtiff has it for those within a TIFF; encoders write 10 or so
 _PART = 1 << 20  # samples turned into float64 at once
 _OTHER_MAGIC = (  # image formats that are recognised in order to be refused by name
     b"8BPS", b"\x00\x00\x01\x00", b"\x00\x00\x02\x00", b"\x00\x00\x00\x0cjP  ", b"\xff\x4f\xff\x51", b"\xff\x0a",
@@ -43,7 +45,7 @@ class Header:
 
     Attributes:
         format: one of ``FORMATS``: that of the bytes, whatever the file's name says.
-        width: in pixels, of the upright picture where it was decoded.
+        width: in pixels, of the upright picture where it was decoded; made up to whole tiles where they are too large.
         height: in pixels, likewise.
         num_frames: pictures in the file: frames of an animation, pages of a TIFF.
     """
@@ -84,7 +86,7 @@ def decode(data: bytes, max_pixels: int, square_side: int | None = None) -> Deco
 
     Transparent pixels show white; 16-bit samples lose their low byte; 32-bit and float samples are stretched
     to the full range; a CMYK JPEG is taken for inverted, as Adobe writes it and browsers show it; colour profiles
-    are not applied.
+    are not applied. The views behind the first of an MPO are not looked at.
 
     Args:
         data: the encoded bytes.
@@ -94,6 +96,7 @@ def decode(data: bytes, max_pixels: int, square_side: int | None = None) -> Deco
 
     Raises:
         DecodeError: NOT_AN_IMAGE, UNSUPPORTED_FORMAT, TRUNCATED (cut off or damaged), TOO_MANY_PIXELS.
+        MemoryError: the machine has too little, which says nothing of the picture.
     """
     _quieten()
     with warnings.catch_warnings(), _pillow_limit_lifted:
@@ -102,8 +105,10 @@ def decode(data: bytes, max_pixels: int, square_side: int | None = None) -> Deco
         header = None
         try:
             header = _header(image, data)
-            return _load(image, header, max_pixels, square_side)
-        except DecodeError:
+            _check_size(header, max_pixels)
+            _check_effort(image, header, data, max_pixels)
+            return _load(image, header, square_side)
+        except (DecodeError, MemoryError):
             raise
         except Exception as error:  # decoders of hostile bytes raise nearly anything
             raise DecodeError(Reason.TRUNCATED, f"{image.format}: {_sentence(error)}", header) from error
@@ -149,6 +154,8 @@ def _open(data: bytes, max_pixels: int) -> Image.Image:
         return Image.open(io.BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError as error:
         raise DecodeError(_why_unreadable(data), "no decoder knows these bytes") from error
+    except MemoryError:
+        raise
     except Exception as error:  # as above
         raise DecodeError(_why_unreadable(data), f"no decoder reads it: {_sentence(error)}") from error
 
@@ -159,8 +166,7 @@ def _header(image: Image.Image, data: bytes) -> Header:
     return Header(format_, width, height, num_frames(image, data))
 
 
-def _load(image: Image.Image, header: Header, max_pixels: int, square_side: int | None) -> Decoded:
-    _check_size(header, max_pixels)
+def _load(image: Image.Image, header: Header, square_side: int | None) -> Decoded:
     width, height = header.width, header.height
     box = None
     if square_side is not None and (drafted := image.draft(None, (2 * square_side, 2 * square_side))):
@@ -183,6 +189,14 @@ def _check_size(header: Header, max_pixels: int) -> None:
         raise DecodeError(Reason.TOO_MANY_PIXELS, message, header)
 
 
+def _check_effort(image: Image.Image, header: Header, data: bytes, max_pixels: int) -> None:
+    """Refuse what takes far more to decode than the size of the picture tells."""
+    if header.format == "JPEG" and num_scans(data, _MAX_SCANS + 1) > _MAX_SCANS:
+        raise DecodeError(Reason.UNSUPPORTED_FORMAT, f"JPEG of more than {_MAX_SCANS} scans", header)
+    if header.format == "TIFF" and (size := tiled_size(image, data)):
+        _check_size(dataclasses.replace(header, width=size[0], height=size[1]), max_pixels)
+
+
 @functools.cache
 def _quieten() -> None:
     """Keep Pillow and libtiff from writing to the terminal what is wrong with a file; the exceptions say the same."""
@@ -195,6 +209,8 @@ def _orientation(image: Image.Image) -> int:
     """EXIF orientation 1 to 8; 1 where the metadata are broken. Pillow has turned TIFF pictures already."""
     try:
         value = image.getexif().get(_EXIF_ORIENTATION, 1)
+    except MemoryError:
+        raise
     except Exception:  # hostile metadata must not cost the picture
         return 1
     return value if value in range(1, 9) else 1
