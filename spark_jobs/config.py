@@ -10,6 +10,7 @@ from pydantic import Field, field_validator, model_validator
 from conf import Section
 from curation.descriptors.base import EmbedderSpec
 from curation.fetch.options import FetchOptions, FetchPolicy
+from curation.images.pca_hash import MAX_SAMPLE
 from curation.images.quality import QualityRules
 from curation.links.rights import DIRECTIVES, TDM_POLICY, TDM_RESERVATION
 from curation.links.rules import BLOCKED_DOMAINS, read_rules
@@ -78,7 +79,7 @@ class Screen(QualityRules):
     """Which images are fit for use, and how near-exact copies are found."""
 
     pca_hash: HashProjection | None = None  # None: fitted
-    pca_hash_sample: int = Field(10_000, gt=0)  # images, taken in hash order, that its projection is fitted on
+    pca_hash_sample: int = Field(10_000, gt=0, le=MAX_SAMPLE)  # images, in hash order, that its projection is fitted on
     detectors: dict[str, DetectorSpec] = {}  # by the name their findings carry; without one, nothing is evaluated
     nsfw_threshold: float | None = Field(None, gt=0, le=1)  # score from which an image is dropped; None: kept
 

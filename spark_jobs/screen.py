@@ -67,7 +67,7 @@ def run(context: Context) -> Outcome:
 
 STAGE = Stage(
     name="screen",
-    version=3,
+    version=4,
     after="index",
     writes=lambda _: (schema.SCREENED, schema.DETECTIONS),
     run=run,

@@ -14,7 +14,7 @@ from typing import cast
 import numpy as np
 from PIL import Image, UnidentifiedImageError, _imaging
 
-from curation.images.frames import gif_size, num_frames, num_scans, tiled_size
+from curation.images.frames import gif_size, has_more_scans, num_frames, tiled_size
 from curation.schema import Reason
 
 # What the decoder may be asked to parse; everything else never reaches it.
@@ -191,7 +191,7 @@ def _check_size(header: Header, max_pixels: int) -> None:
 
 def _check_effort(image: Image.Image, header: Header, data: bytes, max_pixels: int) -> None:
     """Refuse what takes far more to decode than the size of the picture tells."""
-    if header.format == "JPEG" and num_scans(data, _MAX_SCANS + 1) > _MAX_SCANS:
+    if header.format == "JPEG" and has_more_scans(data, _MAX_SCANS):
         raise DecodeError(Reason.UNSUPPORTED_FORMAT, f"JPEG of more than {_MAX_SCANS} scans", header)
     if header.format == "TIFF" and (size := tiled_size(image, data)):
         _check_size(dataclasses.replace(header, width=size[0], height=size[1]), max_pixels)

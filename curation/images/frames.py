@@ -1,4 +1,4 @@
-"""What Pillow would find out too late or too slowly: how many pictures a file holds, and how much it takes to decode."""
+"""What Pillow would find out too late or too slowly: how many pictures a file holds, and what decoding it takes."""
 
 import io
 import re
@@ -13,7 +13,7 @@ from PIL import Image
 ANIMATED_FORMATS = ("GIF", "WEBP", "PNG", "AVIF", "TIFF")
 
 _WIDTH, _LENGTH, _TILE_WIDTH, _TILE_LENGTH = 256, 257, 322, 323  # tags of a TIFF
-_WITH_LENGTH_OR_END = re.compile(rb"\xff([\xc0-\xcf\xd9-\xfe])")  # JPEG markers but for restarts, SOI and fillers
+_MARKER = re.compile(rb"\xff([\xc0-\xcf\xd9-\xfe])")  # of a JPEG's end or of a segment, which tells its length
 
 
 def num_frames(image: Image.Image, data: bytes) -> int:
@@ -90,15 +90,15 @@ def _tiff_directories(data: bytes) -> Iterator[tuple[int, int]]:
         pass
 
 
-def num_scans(data: bytes, enough: int) -> int:
-    """Scans of a JPEG, counted no further than to ``enough``; libjpeg passes over the whole picture for each of them."""
-    if data.count(b"\xff\xda") < enough:  # so common that the segments need no walk
-        return data.count(b"\xff\xda")
+def has_more_scans(data: bytes, limit: int) -> bool:
+    """Whether a JPEG is in more scans than that; the decoder goes over the whole picture for each of them."""
+    if data.count(b"\xff\xda") <= limit:  # so nearly always that the segments need no walk
+        return False
     found, place = 0, 0
-    while found < enough and (marker := _WITH_LENGTH_OR_END.search(data, place)) and marker[1] != b"\xd9":
+    while found <= limit and (marker := _MARKER.search(data, place)) and marker[1] != b"\xd9":
         found += marker[1] == b"\xda"
         place = marker.end() + max(2, int.from_bytes(data[marker.end() : marker.end() + 2]))
-    return found
+    return found > limit
 
 
 def gif_size(data: bytes) -> tuple[int, int]:

@@ -27,6 +27,7 @@ from curation.images.decode import squared
 SIDE = 32  # pixels of a thumbnail's edge
 NUM_BITS = 40  # a multiple of 8
 MIN_SAMPLE = 1000  # thumbnails below which the components would describe the sample and not pictures
+MAX_SAMPLE = 100_000  # thumbnails whose sums are exact: 100,000 times 255,000 squared is under 2**53
 MAX_DISTANCE = 0.2  # between thumbnails of one picture, as a share of its contrast
 FLAT_CONTRAST = 4.0  # standard deviation of luma, in grey levels, below which a thumbnail is flat
 
@@ -131,12 +132,13 @@ def copies(thumbnails: np.ndarray) -> list[tuple[int, int, float]]:
 def fit(thumbnails: np.ndarray) -> PcaHash:
     """Fit the projection on a sample, whose order does not matter; a cosine basis below ``MIN_SAMPLE`` thumbnails.
 
-    The second moments are sums of integers below 2**53, hence exact in any order. The sign of a component is such
-    that its largest entry (the first of equals) is positive.
+    The second moments are sums of integers, below 2**53 up to ``MAX_SAMPLE`` thumbnails, hence exact in any order. The
+    sign of a component is such that its largest entry (the first of equals) is positive.
 
     Args:
         thumbnails: [n, SIDE, SIDE, 3] uint8.
     """
+    assert len(thumbnails) <= MAX_SAMPLE
     if len(thumbnails) < MIN_SAMPLE:
         return cosine_basis()
     luma = _luma(thumbnails)

@@ -27,6 +27,8 @@ class QualityRules(Section):
         min_entropy: the least :func:`entropy`, in bits.
         animations: ``drop`` them, or screen and keep the ``first_frame``. A release holds the file as it came, so
             the frames behind the first would be let out without ever having been looked at: the default drops them.
+            Pages of a TIFF count as frames. Later views of an MPO do not: nobody looks at them, and they are let out
+            unless a face in the first has that one encoded anew, alone.
     """
 
     max_pixels: int = Field(100_000_000, gt=0)
@@ -77,7 +79,8 @@ def judge(header: Header, bits: float, rules: QualityRules) -> Refusal | None:
     short, long = sorted((header.width, header.height))
     size = f"{header.width} x {header.height}"
     if rules.animations == "drop" and header.num_frames > 1 and header.format in ANIMATED_FORMATS:
-        return Refusal(Reason.ANIMATED, f"{header.num_frames} frames", header.num_frames, 1)
+        parts = "pages" if header.format == "TIFF" else "frames"
+        return Refusal(Reason.ANIMATED, f"{header.num_frames} {parts}", header.num_frames, 1)
     if short < rules.min_side:
         return Refusal(Reason.TOO_SMALL, f"{size}, the shorter side under {rules.min_side}", short, rules.min_side)
     if long > rules.max_aspect * short:

@@ -5,7 +5,8 @@ import pytest
 from PIL import Image
 
 from curation.images import pca_hash
-from curation.images.pca_hash import MAX_DISTANCE, PcaHash, copies, cosine_basis, distances, fit, thumbnail
+from curation.images.pca_hash import MAX_DISTANCE, MAX_SAMPLE, PcaHash, copies, cosine_basis, distances, fit, thumbnail
+from spark_jobs.config import Screen
 
 
 def _pictures(n, seed=0, side=96):
@@ -141,3 +142,10 @@ def test_real_pictures(shared_data):
     assert len(set(hashes)) == len(hashes)
     again = cosine_basis().hashes(_thumbnails([_jpeg(p, 75) for p in pictures]))
     assert np.mean([a == b for a, b in zip(hashes, again, strict=True)]) > 0.9
+
+
+def test_the_largest_sample_is_summed_exactly():
+    assert MAX_SAMPLE * 255_000**2 < 2**53, "the whitest picture, in thousandths"
+    assert Screen(min_side=1, pca_hash_sample=MAX_SAMPLE).pca_hash_sample == MAX_SAMPLE
+    with pytest.raises(ValueError, match="pca_hash_sample"):
+        Screen(min_side=1, pca_hash_sample=MAX_SAMPLE + 1)

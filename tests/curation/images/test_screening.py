@@ -41,7 +41,7 @@ def test_every_seed_is_kept_or_refused_for_what_it_is():
     files = seeds()
     rows = dict(zip(files, screened_rows(files.items(), RULES, cosine_basis()), strict=True))
     refused = {name: row["reason"] for name, row in rows.items() if "reason" in row}
-    moving = ("apng", "webp_moving", "gif_moving", "avif_moving")
+    moving = ("apng", "webp_moving", "gif_moving", "avif_moving", "tiff_pages")
     expected = dict.fromkeys(moving, Reason.ANIMATED) | dict.fromkeys(("ico", "svg"), Reason.UNSUPPORTED_FORMAT)
     assert refused == expected
     assert all(rows[name]["num_frames"] == 2 for name in ("mpo", "tiff_pages", "avif_moving"))
