@@ -33,7 +33,8 @@ def load(section: type[S], path: str | Path, overrides: Sequence[str] = ()) -> S
         section: the class of the whole file.
         path: a YAML file; a name that does not exist is also looked for beside this module, so that
             ``conf/curation/demo.yaml`` works from any folder.
-        overrides: ``dotted.key=value`` strings; values are YAML.
+        overrides: ``dotted.key=value`` strings; values are YAML. A mapping is merged into what the file has there;
+            ``{}`` empties it.
 
     Raises:
         ConfigError: the file is missing or not YAML, an override is not ``key=value``, a key is unknown or
@@ -68,11 +69,14 @@ def digest(section: pydantic.BaseModel) -> str:
 
 
 def _override(tree: DictConfig, override: str) -> None:
-    key, equals, _ = override.partition("=")
+    key, equals, value = override.partition("=")
     if not equals or not all(key.split(".")):
         raise ConfigError(f"override {override!r} is not key=value, as in runtime.partitions=4")
     try:
-        tree.merge_with_dotlist([override])
+        if "".join(value.split()) == "{}":  # merged it would change nothing
+            OmegaConf.update(tree, key, {}, merge=False)
+        else:
+            tree.merge_with_dotlist([override])
     except Exception as error:
         raise ConfigError(f"override {override!r} cannot be applied: {' '.join(str(error).split())}") from error
 

@@ -14,7 +14,7 @@ from curation.images.pca_hash import MAX_SAMPLE
 from curation.images.quality import QualityRules
 from curation.links.rights import DIRECTIVES, TDM_POLICY, TDM_RESERVATION
 from curation.links.rules import BLOCKED_DOMAINS, read_rules
-from curation.safety.base import NSFW, DetectorSpec
+from curation.safety.base import BOXED, NSFW, DetectorSpec
 from curation.schema import POOL
 
 
@@ -144,6 +144,14 @@ class Publish(Section):
     shard_bytes: int = Field(100_000_000, gt=0)
     blur: list[str] = ["face"]  # labels of the screening's detectors; what they found is made unrecognisable
     seed: int = 0
+
+    @field_validator("blur")
+    @classmethod
+    def _labels_come_with_boxes(cls, labels: list[str]) -> list[str]:
+        for label in labels:
+            if label not in BOXED:
+                raise ValueError(f"no detector gives boxes of {label!r}; those it can blur are {', '.join(BOXED)}")
+        return labels
 
 
 class Recipe(Section):

@@ -11,8 +11,8 @@ from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_schema
 
 from curation import schema
-from curation.safety.base import NSFW, Detector, load_detector
-from curation.safety.findings import UNSEEN, as_evidence, finding_rows, record
+from curation.safety.base import NSFW, UNSEEN, Detector, load_detector
+from curation.safety.findings import as_evidence, finding_rows, record
 from curation.schema import Reason
 from curation.store import Store
 from spark_jobs.config import Screen

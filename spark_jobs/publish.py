@@ -242,7 +242,7 @@ def is_whole(config: CurationConfig, run_id: str) -> bool:
 
 STAGE = Stage(
     name="publish",
-    version=2,
+    version=3,
     after="retrieve",
     writes=lambda _: (),
     run=run,

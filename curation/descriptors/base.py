@@ -1,10 +1,10 @@
 """What every image embedder offers, and how a configuration names one."""
 
-from typing import Literal, Protocol
+from typing import Annotated, Literal, Protocol
 
 import numpy as np
 from PIL import Image
-from pydantic import Field, model_validator
+from pydantic import Field, FiniteFloat, model_validator
 
 from conf import Section
 
@@ -43,7 +43,7 @@ class EmbedderSpec(Section):
     size: int = Field(224, gt=0)  # pixels of the square input
     resize: Literal["squash", "center_crop"] = "center_crop"  # SSCD: squash to 320
     mean: list[float] = Field([0.485, 0.456, 0.406], min_length=3, max_length=3)  # ImageNet's, of values 0 to 1
-    std: list[float] = Field([0.229, 0.224, 0.225], min_length=3, max_length=3)
+    std: list[Annotated[FiniteFloat, Field(gt=0)]] = Field([0.229, 0.224, 0.225], min_length=3, max_length=3)
 
     @model_validator(mode="after")
     def _keys_fit_the_adapter(self) -> "EmbedderSpec":

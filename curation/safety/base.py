@@ -2,15 +2,17 @@
 
 import hashlib
 from collections.abc import Callable, Collection, Iterable
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Annotated, Any, Literal, NamedTuple, Protocol
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import Field, FiniteFloat, model_validator
 
 from conf import Section, digest
 from curation.descriptors.base import EmbedderSpec
 
 FACE, NSFW = "face", "nsfw"  # labels that a stage acts on; a classifier may have any other
+BOXED = (FACE,)  # labels that come with boxes: what a release can blur
+UNSEEN = "unseen"  # the label of an image that decodes at a reduced scale, but not at its full size
 
 Box = tuple[int, int, int, int]  # x, y, width, height in pixels of the upright picture
 
@@ -72,8 +74,8 @@ class DetectorSpec(Section):
     version: str | None = None  # of the weights, for the record; by default the start of their hash
     label: str = Field(NSFW, pattern="^[a-z][a-z0-9_]*$")  # what a classifier's score means
     size: int = Field(224, gt=0)  # pixels of a classifier's square input
-    mean: list[float] = Field([0.485, 0.456, 0.406], min_length=3, max_length=3)  # ImageNet's, of values 0 to 1
-    std: list[float] = Field([0.229, 0.224, 0.225], min_length=3, max_length=3)
+    mean: list[FiniteFloat] = Field([0.485, 0.456, 0.406], min_length=3, max_length=3)  # ImageNet's, of values 0 to 1
+    std: list[Annotated[FiniteFloat, Field(gt=0)]] = Field([0.229, 0.224, 0.225], min_length=3, max_length=3)
     output: int = Field(1, ge=0)  # which of a classifier's outputs is the score
     activation: Literal["softmax", "sigmoid", "none"] = "softmax"  # from the outputs to scores
     encoder: EmbedderSpec | None = None  # of clip_head: the image encoder that its head was trained on
@@ -87,6 +89,13 @@ class DetectorSpec(Section):
         for key in sorted(self.model_fields_set - needed - optional - {"adapter"}):
             if getattr(self, key) != type(self).model_fields[key].default:
                 raise ValueError(f"the adapter {self.adapter} has no use for the key {key!r}; remove it")
+        if self.label == UNSEEN:
+            raise ValueError(f"the label {UNSEEN!r} is kept for images that do not decode; choose another")
+        if self.adapter not in _LABELS and self.label in BOXED:
+            raise ValueError(
+                f"the adapter {self.adapter} scores whole pictures, and a {self.label} without a box cannot be "
+                f"blurred; choose another label, or one of the adapters {', '.join(_LABELS)}"
+            )
         return self
 
     @property

@@ -6,9 +6,7 @@ from typing import Any
 import numpy as np
 
 from curation.images.decode import DecodeError, decode
-from curation.safety.base import Detector
-
-UNSEEN = "unseen"  # the label of an image that decodes at a reduced scale, but not at its full size
+from curation.safety.base import UNSEEN, Detector
 
 
 def finding_rows(

@@ -181,6 +181,16 @@ def test_an_override_reaches_into_sections_that_the_file_lacks_and_into_lists(re
     assert read.steps == [Leaf(label="a"), Leaf(label="b", threshold=2.0)]
 
 
+def test_a_mapping_is_merged_and_an_empty_one_empties(recipe):
+    text = "store: s\nruntime: {partitions: 2, memory: 8g}\ncollections: {birds: {label: a}, fish: {label: b}}"
+    assert set(recipe(text, "collections={whales: {label: c}}").collections) == {"birds", "fish", "whales"}
+    assert recipe(text, "collections={}").collections == {}
+    assert set(recipe(text, "collections={ }", "collections.whales.label=c").collections) == {"whales"}
+    assert recipe(text, "runtime={}").runtime == Runtime()
+    assert recipe("store: s", "runtime.leaf={}").runtime == Runtime()
+    assert recipe("store: s\nsteps: [{label: a}]", "steps.0={}").steps == [Leaf()]
+
+
 def test_an_override_keeps_what_follows_the_first_equals_sign(recipe):
     assert recipe("store: s", "store=s3://b/k=v").store == "s3://b/k=v"
 

@@ -1,5 +1,6 @@
 import io
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -53,6 +54,31 @@ def test_a_region_has_no_detail_left_but_keeps_its_colour(noise):
     steps = np.abs(np.diff(result, axis=1)).max()
     assert steps < 255 / (80 / CELLS), "a cell's width cannot hold an edge"
     assert np.abs(result.mean(axis=(0, 1)) - noise[0:120, 0:120].mean(axis=(0, 1))).max() < 6
+
+
+def test_a_large_region_is_as_smooth_as_a_gaussian_at_full_size_makes_it():
+    picture = cv2.resize(np.random.default_rng(0).integers(0, 256, (9, 12, 3), dtype=np.uint8), (720, 540))
+    means = cv2.resize(picture, (round(4 * 720 / 540), 4), interpolation=cv2.INTER_AREA)
+    expected = cv2.GaussianBlur(cv2.resize(means, (720, 540)), (0, 0), 540 / 4 / 2)
+    result = blurred(picture, [(0, 0, 720, 540)])
+    assert np.ptp(expected) > 60
+    assert np.abs(result.astype(int) - expected).max() <= 4
+    assert np.abs(np.diff(result.astype(int), axis=0)).max() <= 3
+
+
+def test_the_work_of_smoothing_does_not_grow_with_the_region(monkeypatch):
+    """A kernel that grows with the face, over all its pixels, costs the cube of its side."""
+    work, real = [], cv2.GaussianBlur
+
+    def counted(pixels, kernel, sigma, **keys):
+        work.append(pixels.size * sigma)
+        return real(pixels, kernel, sigma, **keys)
+
+    monkeypatch.setattr(cv2, "GaussianBlur", counted)
+    for side in (128, 1024):
+        blurred(np.zeros((side, side, 3), np.uint8), [(0, 0, side, side)])
+    small, large = work
+    assert large == small
 
 
 @pytest.mark.parametrize(

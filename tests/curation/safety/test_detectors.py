@@ -9,7 +9,7 @@ from PIL import Image
 
 from conf import ConfigError, digest, load
 from curation.descriptors.base import EmbedderSpec, load_embedder
-from curation.safety.base import Detection, DetectorSpec, boxes_of, load_detector
+from curation.safety.base import BOXED, Detection, DetectorSpec, boxes_of, load_detector
 from spark_jobs.config import CurationConfig
 from tests.curation.safety.onnx_files import colour_classifier
 
@@ -250,6 +250,53 @@ def test_other_weights_than_the_named_ones_are_refused(classifier, tmp_path):
 def test_keys_fit_the_adapter(keys, message):
     with pytest.raises(ValueError, match=message):
         DetectorSpec(**keys)
+
+
+OWN = {"weights": "w", "sha256": "0" * 64, "licence": "MIT"}
+ENCODER = EmbedderSpec(adapter="torchscript", weights="e", sha256="0" * 64)
+
+
+@pytest.mark.parametrize("adapter", [{"adapter": "onnx_classifier"}, {"adapter": "clip_head", "encoder": ENCODER}])
+def test_a_classifier_cannot_claim_what_only_a_box_or_the_screening_can_say(adapter):
+    assert DetectorSpec(**adapter, **OWN, label="faces_or_not").labels == ("faces_or_not",)
+    with pytest.raises(ValueError, match="a face without a box cannot be blurred; choose another label, or one of"):
+        DetectorSpec(**adapter, **OWN, label="face")
+    with pytest.raises(ValueError, match="'unseen' is kept for images that do not decode"):
+        DetectorSpec(**adapter, **OWN, label="unseen")
+
+
+@pytest.mark.parametrize("std", [[0.0, 0.0, 0.0], [0.2, 0.2, 0.0], [0.2, -0.2, 0.2], [np.inf, 0.2, 0.2]])
+def test_a_deviation_that_gives_no_number_is_refused(std):
+    with pytest.raises(ValueError, match=r"greater than 0|finite"):
+        DetectorSpec(adapter="onnx_classifier", **OWN, std=std)
+    with pytest.raises(ValueError, match=r"greater than 0|finite"):
+        EmbedderSpec(adapter="torchscript", weights="e", sha256="0" * 64, std=std)
+
+
+@pytest.mark.parametrize("label", ["faces", "nsfw", ""])
+def test_a_label_without_boxes_cannot_be_blurred(label):
+    with pytest.raises(ConfigError, match=rf"recipe\.publish\.blur = .*{label!r}; those it can blur are face"):
+        load(CurationConfig, "conf/curation/own.yaml", [f"recipe.publish.blur=['{label}']"])
+    assert load(CurationConfig, "conf/curation/own.yaml", ["recipe.publish.blur=[]"]).recipe.publish.blur == []
+
+
+@pytest.mark.parametrize("adapter", ["opencv_haar", "nudenet"])
+def test_what_can_be_blurred_comes_with_boxes(adapter, astronaut):
+    if adapter == "nudenet" and not importlib.util.find_spec("nudenet"):
+        pytest.skip("the extra is not installed")
+    found = load_detector(DetectorSpec(adapter=adapter)).detect(astronaut)
+    assert {detection.label for detection in found if detection.box} == set(BOXED)
+
+
+@pytest.mark.parametrize("recipe", ["demo", "own"])
+def test_the_shipped_detector_can_be_switched_off_or_replaced(recipe):
+    def detectors(*overrides):
+        return load(CurationConfig, f"conf/curation/{recipe}.yaml", overrides).recipe.screen.detectors
+
+    nobody = "recipe.screen.detectors={}"
+    assert detectors(nobody) == {}
+    assert list(detectors(nobody, "recipe.screen.detectors.mine={adapter: opencv_haar}")) == ["mine"]
+    assert list(detectors("recipe.screen.detectors.mine={adapter: opencv_haar}")) == ["opencv", "mine"]
 
 
 def test_a_threshold_without_anybody_who_scores_is_refused():
