@@ -12,7 +12,7 @@ from curation.descriptors.base import EmbedderSpec
 from curation.fetch.options import FetchOptions, FetchPolicy
 from curation.images.pca_hash import MAX_SAMPLE
 from curation.images.quality import QualityRules
-from curation.links.rights import DIRECTIVES, TDM_POLICY, TDM_RESERVATION
+from curation.links.rights import check_names
 from curation.links.rules import BLOCKED_DOMAINS, read_rules
 from curation.safety.base import BOXED, NSFW, DetectorSpec
 from curation.schema import POOL
@@ -41,11 +41,7 @@ class ExtractLinks(Section):
     @field_validator("opt_out_signals")
     @classmethod
     def _signals_are_known(cls, signals: list[str]) -> list[str]:
-        known = sorted(DIRECTIVES | {TDM_RESERVATION, TDM_POLICY})
-        for signal in signals:
-            if signal not in known:
-                raise ValueError(f"no signal is called {signal!r}; known are {', '.join(known)}")
-        return signals
+        return check_names(signals)
 
     @field_validator("blocked_domains")
     @classmethod

@@ -181,7 +181,7 @@ def _spread(rows: DataFrame, num_tasks: int, group: str, *order: Column | str) -
 
 STAGE = Stage(
     name="download",
-    version=2,
+    version=3,
     after="extract_links",
     writes=lambda _: (schema.ROBOTS, schema.FETCHES),
     run=run,

@@ -156,7 +156,8 @@ class Client:
         headers = response.getheaders()
         signals = header_signals(headers, options.agent_token)
         rights = tuple(f"header:{signal}" for signal in signals)
-        refusing = sorted(set(signals) & {name.strip().lower() for name in options.disallowed_header_directives})
+        said = {*signals, "noindex"} if "none" in signals else set(signals)  # none is noindex and nofollow
+        refusing = sorted(said.intersection(options.disallowed_header_directives))
         if refusing:
             raise FetchError(Reason.HEADER_OPTED_OUT, ", ".join(refusing), rights=rights)
         encoding = (response.getheader("Content-Encoding") or "identity").strip().lower()

@@ -6,6 +6,7 @@ import re
 from pydantic import Field, field_validator
 
 from conf import Section
+from curation.links.rights import check_names
 
 _PATTERN = re.compile(r"(?:\*\.)?[a-z0-9_-]+(?:\.[a-z0-9_-]+)*")
 
@@ -24,8 +25,8 @@ class FetchPolicy(Section):
         max_retry_after_s: the longest ``Retry-After`` that is waited for; where a server asks for more, no further
             attempt is made.
         user_agent: sent with every request; its part before the slash is what robots.txt calls us. Name a contact.
-        disallowed_header_directives: response headers that forbid the use: X-Robots-Tag directives, and
-            ``tdm-reservation``.
+        disallowed_header_directives: response headers that forbid the use, by the names of
+            :mod:`curation.links.rights`. ``none`` is said of a page in place of ``noindex``, and so refused with it.
     """
 
     timeout_s: float = Field(default=20.0, gt=0)
@@ -38,6 +39,11 @@ class FetchPolicy(Section):
     max_retry_after_s: float = Field(default=30.0, ge=0)
     user_agent: str = Field(default="openlvd/0.1 (+contact not configured)", pattern=r"^[!-.0-9A-~][ -~]*$")
     disallowed_header_directives: list[str] = ["noai", "noimageai", "noindex", "noimageindex"]
+
+    @field_validator("disallowed_header_directives")
+    @classmethod
+    def _directives_are_known(cls, directives: list[str]) -> list[str]:
+        return check_names(directives)
 
     @property
     def agent_token(self) -> str:

@@ -11,9 +11,23 @@ DIRECTIVES = frozenset({"noai", "noimageai", "noindex", "noimageindex", "none"})
 TDM_RESERVATION, TDM_POLICY = "tdm-reservation", "tdm-policy"
 HEADERS = frozenset({"x-robots-tag", TDM_RESERVATION, TDM_POLICY})  # the only ones that can hold a signal
 
+NAMES = DIRECTIVES | {TDM_RESERVATION, TDM_POLICY}
+
 _DIRECTIVES_WITH_VALUE = frozenset(
     {"unavailable_after", "max-snippet", "max-image-preview", "max-video-preview", "indexifembedded"}
 )
+
+
+def check_names(signals: list[str]) -> list[str]:
+    """Signals as a configuration lists them, unchanged.
+
+    Raises:
+        ValueError: there is no signal of such a name.
+    """
+    for signal in signals:
+        if signal not in NAMES:
+            raise ValueError(f"no signal is called {signal!r}; known are {', '.join(sorted(NAMES))}")
+    return signals
 
 
 def header_signals(headers: Iterable[tuple[str, str]], agent: str = "") -> list[str]:

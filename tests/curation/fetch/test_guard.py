@@ -48,6 +48,7 @@ def failure(url, options) -> FetchError:
         ("/redirect?http://2130706433/", Reason.HTTP_ERROR, "malformed address"),
         ("/redirect?http://[/", Reason.HTTP_ERROR, "malformed address"),
         ("/optout?noai", Reason.HEADER_OPTED_OUT, "noai"),
+        ("/optout?none", Reason.HEADER_OPTED_OUT, "noindex"),
         ("/optout?openlvd:+noimageai", Reason.HEADER_OPTED_OUT, "noimageai"),
         ("/endless", Reason.TOO_MANY_BYTES, "more than 200000 bytes"),
         ("/endless-chunked", Reason.TOO_MANY_BYTES, "more than 200000 bytes"),

@@ -12,6 +12,7 @@ from curation.fetch.options import FetchOptions
         {"resolve": {"*": "127.0.0.1:80"}},
         {"user_agent": "two\r\nHost: lines"},
         {"user_agent": ""},
+        {"disallowed_header_directives": ["noindex", "no-ai"]},
         {"timeout_s": 0},
         {"time_out": 3},
     ],
