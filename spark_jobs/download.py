@@ -93,13 +93,14 @@ class _Web:
         self._round += 1
         located = urls.withColumn("host", F.regexp_extract("url", r"^(https?://[^/?#]+)", 1))
         hosts = located.select("host").distinct()
+        name = F.regexp_extract("host", r"^https?://(\[[^\]]*\]|[^:]*)", 1)  # a task has all schemes and ports of it
         if recipe.honour_robots:
             fresh = hosts.join(self.robots, "host", "left_anti")
-            bucketed = _spread(fresh.withColumn("bucket", _hashed("host", num_lanes)), num_tasks, "bucket", "host")
+            buckets = fresh.withColumn("name", name).withColumn("bucket", _hashed("name", num_lanes)).drop("name")
+            bucketed = _spread(buckets, num_tasks, "bucket", "host")
             rules = bucketed.mapInArrow(asking.hosts, from_arrow_schema(schema.ROBOTS.schema))
             self.robots = self.robots.unionByName(self.keep(rules))
         # sorted, so that a host's robots.txt comes once, before its URLs, and never beside each of them
-        name = F.regexp_extract("host", r"^https?://(\[[^\]]*\]|[^:]*)", 1)
         rows = located.unionByName(self.robots.join(hosts, "host", "left_semi"), allowMissingColumns=True)
         lanes = rows.withColumn("name", name).withColumn("lane", _hashed("name", num_lanes)).drop("name")
         sorted_lanes = _spread(lanes, num_tasks, "lane", "host", F.col("url").asc_nulls_first())

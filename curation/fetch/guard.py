@@ -45,18 +45,19 @@ class Client:
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
         self._pool.close()
 
-    def fetch(self, url: str, permit: Permit, truncate: bool = False) -> Fetched:
+    def fetch(self, url: str, permit: Permit, wait_turn: Callable[[str], None], truncate: bool = False) -> Fetched:
         """GET a URL and follow its redirects to wherever ``permit`` lets us go.
 
         Args:
-            url: http or https.
+            url: http or https; it is its turn now.
             permit: is asked about the URL and every redirect's target.
+            wait_turn: is called before a redirect is followed, and returns when it is that URL's turn.
             truncate: return the first ``max_bytes`` of a longer body instead of failing.
 
         Raises:
             FetchError: anything but a complete body with a 2xx status.
         """
-        answer = self._follow(url, permit, lambda _: None, truncate, stay=False)
+        answer = self._follow(url, permit, wait_turn, truncate, stay=False)
         assert isinstance(answer, Fetched)
         return answer
 

@@ -19,7 +19,8 @@ class FetchPolicy(Section):
         max_bytes: of a body, as sent and as unpacked.
         max_redirects: followed for one URL.
         retries: further attempts after a failure that may pass (no connection, time-out, 429, 5xx).
-        requests_per_s: of one host, over the whole run; its ``Crawl-delay`` may ask for fewer.
+        requests_per_s: of one host, over the whole run; its ``Crawl-delay`` may ask for fewer. To where the robots.txt
+            of other hosts redirect, each task keeps to it for itself.
         connections_per_host: open at once.
         max_crawl_delay_s: no host is waited for longer between two requests, whatever its robots.txt asks.
         max_retry_after_s: the longest ``Retry-After`` that is waited for; where a server asks for more, no further

@@ -2,6 +2,7 @@
 
 import time
 import zlib
+from collections.abc import Callable
 
 from curation.fetch.guard import Client, Permit
 from curation.fetch.options import FetchOptions
@@ -29,16 +30,19 @@ def pause_s(url: str, failures: int, error: FetchError, options: FetchOptions) -
     return max(asked_s, _FIRST_PAUSE_S * 2 ** (failures - 1) * (0.75 + 0.5 * share))
 
 
-def fetch_patiently(url: str, client: Client, permit: Permit, options: FetchOptions) -> Fetched:
-    """The first bytes of a URL, with the configured retries.
+def fetch_patiently(
+    url: str, client: Client, permit: Permit, wait_turn: Callable[[str], None], options: FetchOptions
+) -> Fetched:
+    """The first bytes of a URL, with the configured retries; every request, of a redirect too, waits for its turn.
 
     Raises:
         FetchError: of the last attempt, or of the first that another attempt cannot mend.
     """
     failures = 0
     while True:
+        wait_turn(url)
         try:
-            return client.fetch(url, permit, truncate=True)
+            return client.fetch(url, permit, wait_turn, truncate=True)
         except FetchError as error:
             failures += 1
             pause = pause_s(url, failures, error, options)

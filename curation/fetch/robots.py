@@ -15,6 +15,7 @@ from curation.fetch.guard import Client, Permit
 from curation.fetch.options import FetchOptions, product_token
 from curation.fetch.outcome import FetchError
 from curation.fetch.retry import fetch_patiently
+from curation.fetch.turns import Pace
 from curation.schema import Reason
 
 MAX_ROBOTS_BYTES = 500 << 10  # RFC 9309, section 2.5: at least this much must be read; what follows is ignored
@@ -48,7 +49,7 @@ def robots_host(url: str) -> str:
     return f"{parts.scheme}://{parts.netloc}"
 
 
-def fetch_robots(host: str, client: Client, permit: Permit, options: FetchOptions) -> RobotsRecord:
+def fetch_robots(host: str, client: Client, permit: Permit, pace: Pace, options: FetchOptions) -> RobotsRecord:
     """Fetch the robots.txt of one host; every failure is a record, none raises (RFC 9309, section 2.3.1).
 
     A 4xx status means that there are no rules; but 429 says "later" and counts as unreachable, like 5xx, time-outs
@@ -58,10 +59,11 @@ def fetch_robots(host: str, client: Client, permit: Permit, options: FetchOption
         host: scheme and authority, as :func:`robots_host` gives them.
         client: with :func:`robots_limits`.
         permit: is asked about the address and every redirect's target; robots.txt itself needs no robots.txt.
+        pace: of all requests, redirects and retries included.
         options: for the retries.
     """
     try:
-        fetched = fetch_patiently(urljoin(host, "/robots.txt"), client, permit, options)
+        fetched = fetch_patiently(urljoin(host, "/robots.txt"), client, permit, pace.wait, options)
     except FetchError as error:
         if error.reason is Reason.PRIVATE_ADDRESS:
             return RobotsRecord(host, "private", error.message)
@@ -82,7 +84,9 @@ def robots_limits(options: FetchOptions) -> FetchOptions:
     )
 
 
-def ask_hosts(hosts: Iterable[str], permit: Permit, options: FetchOptions) -> Iterator[list[RobotsRecord]]:
+def ask_hosts(
+    hosts: Iterable[str], permit: Permit, pace: Pace, options: FetchOptions
+) -> Iterator[list[RobotsRecord]]:
     """:func:`fetch_robots` for many hosts, ``options.threads`` at once.
 
     Yields:
@@ -92,7 +96,8 @@ def ask_hosts(hosts: Iterable[str], permit: Permit, options: FetchOptions) -> It
     with Client(robots_limits(options)) as client, ThreadPoolExecutor(options.threads) as pool:
         # Executor.map alone would take all hosts at once, and keep every answer behind a slow one.
         while some := list(itertools.islice(left, _HOSTS_PER_THREAD * options.threads)):
-            yield list(pool.map(lambda host: fetch_robots(host, client, permit, options), some))
+            yield list(pool.map(lambda host: fetch_robots(host, client, permit, pace, options), some))
+            pace.forget()
 
 
 def allows(record: RobotsRecord, url: str, user_agent: str, fail_closed: bool = True) -> bool:

@@ -13,6 +13,7 @@ from curation.fetch.permission import Blocked, Permission, check_blocked
 from curation.fetch.pieces import landed
 from curation.fetch.robots import RobotsRecord, ask_hosts
 from curation.fetch.shard import Fetcher
+from curation.fetch.turns import Pace
 
 ANSWERS = pa.schema(
     [
@@ -71,14 +72,15 @@ class Asking:
             ``schema.ROBOTS`` rows.
         """
         bucket, hosts = -1, list[str]()
+        pace = Pace(1 / self._options.requests_per_s)
         for row in _rows(batches):
             if row["bucket"] != bucket and hosts:
-                yield from self._robots(bucket, hosts)
+                yield from self._robots(bucket, hosts, pace)
                 hosts = []
             bucket = row["bucket"]
             hosts.append(row["host"])
         if hosts:
-            yield from self._robots(bucket, hosts)
+            yield from self._robots(bucket, hosts, pace)
 
     def urls(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         """Fetch URLs.
@@ -115,10 +117,10 @@ class Asking:
             if urls:
                 yield from self._shard(fetcher, f"{self._round}-{lane:06d}-{part:04d}", urls, records)
 
-    def _robots(self, bucket: int, hosts: list[str]) -> Iterator[pa.RecordBatch]:
+    def _robots(self, bucket: int, hosts: list[str], pace: Pace) -> Iterator[pa.RecordBatch]:
         def make() -> pa.Table:
             permit = partial(check_blocked, blocked=self._blocked)
-            records = (record for some in ask_hosts(hosts, permit, self._options) for record in some)
+            records = (record for some in ask_hosts(hosts, permit, pace, self._options) for record in some)
             return pa.Table.from_pylist([asdict(record) for record in records], schema=schema.ROBOTS.schema)
 
         path = f"{self._folder}/robots-{self._round}-{bucket:06d}.parquet"

@@ -31,6 +31,43 @@ class Hosts:
         self.next_s = {host: at for host, at in self.next_s.items() if at > now}
 
 
+class Pace:
+    """Lets threads ask hosts, each after a pause since the last request to it.
+
+    Args:
+        pause_s: seconds between two requests to a host.
+        clock: seconds, monotonic.
+        sleep: waits for so many seconds.
+    """
+
+    def __init__(
+        self,
+        pause_s: float,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._pause_s = pause_s
+        self._clock = clock
+        self._sleep = sleep
+        self._hosts = Hosts()
+        self._changing = threading.Lock()
+
+    def wait(self, url: str) -> None:
+        """Return when it is the turn of a normalised URL to be asked for, in the order of the calls."""
+        name = urlsplit(url).hostname or ""
+        with self._changing:
+            now = self._clock()
+            at = max(now, self._hosts.next_s.get(name, now))
+            self._hosts.next_s[name] = at + self._pause_s
+        if at > now:
+            self._sleep(at - now)
+
+    def forget(self) -> None:
+        """Drop the hosts that may be asked already."""
+        with self._changing:
+            self._hosts.forget(self._clock())
+
+
 class Turns:
     """Hands out the URLs of a shard to threads, none before its host's turn, and no host waits for another.
 

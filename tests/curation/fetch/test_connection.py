@@ -57,7 +57,7 @@ def anything(_):
 def bodies(address, *paths, **options):
     options = FetchOptions(timeout_s=3.0, retries=0, resolve={"garden.test": address}, **options)
     with Client(options) as client:
-        return [client.fetch(f"http://garden.test{path}", anything).body for path in paths]
+        return [client.fetch(f"http://garden.test{path}", anything, anything).body for path in paths]
 
 
 def test_one_connection_serves_many_requests():
@@ -100,7 +100,7 @@ def test_what_an_answer_left_behind_is_not_the_next_answer():
     with scripted((FIRST, SECOND)) as (address, _):
         options = FetchOptions(timeout_s=3.0, retries=0, resolve={"garden.test": address})
         with Client(options) as client:
-            assert client.fetch("http://garden.test/a", anything).body == b"first"
+            assert client.fetch("http://garden.test/a", anything, anything).body == b"first"
             (kept,) = client._pool._idle.values()
             assert kept[0].is_quiet()
             kept[0]._socket.sendall(b"GET /nobody HTTP/1.1\r\n\r\n")  # makes the server say what was not asked for

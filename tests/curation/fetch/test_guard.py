@@ -17,12 +17,12 @@ URL = "http://garden.test"
 
 
 def anything(_):
-    """A permit."""
+    """A permit, or a turn that is there."""
 
 
 def fetch(url, options) -> Fetched:
     with Client(options) as client:
-        return client.fetch(url, anything)
+        return client.fetch(url, anything, anything)
 
 
 def failure(url, options) -> FetchError:

@@ -15,6 +15,7 @@ from curation.fetch.robots import (
     robots_host,
     robots_limits,
 )
+from curation.fetch.turns import Pace
 from curation.schema import Reason
 
 HOST = "http://garden.test"
@@ -27,7 +28,7 @@ def anything(_):
 
 def fetch_robots(host, options, permit=anything):
     with Client(robots_limits(options)) as client:
-        return robots_module.fetch_robots(host, client, permit, options)
+        return robots_module.fetch_robots(host, client, permit, Pace(1e-6), options)
 
 
 def rules(body):
@@ -139,9 +140,24 @@ def test_hosts_are_asked_at_once_and_answered_in_order(options, monkeypatch):
 
     monkeypatch.setattr(robots_module, "fetch_robots", answer)
     hosts = [f"http://{n}.test" for n in range(100)]
-    pieces = list(ask_hosts(iter(hosts), anything, options))
+    pieces = list(ask_hosts(iter(hosts), anything, Pace(1.0), options))
     assert [record.host for piece in pieces for record in piece] == hosts
     assert max(map(len, pieces)) < 50
+
+
+def test_requests_to_one_host_wait_their_turn_whoever_redirects_or_fails_there(options, server, monkeypatch):
+    monkeypatch.setattr(retry_module, "_FIRST_PAUSE_S", 0.0)
+    server.robots, server.robots_location = (302, b""), "http://central.test/robots.txt"
+    server.robots_of["central.test"] = (503, b"")
+    waited = []
+    pace = Pace(1.0, clock=lambda: 0.0, sleep=waited.append)
+    patient = options.model_copy(update={"retries": 1})
+    hosts = [f"http://{n}.test" for n in range(6)] + ["http://central.test"]
+    assert {record.status for some in ask_hosts(hosts, anything, pace, patient) for record in some} == {"unreachable"}
+    asked = [host for host, _, _ in server.requests]
+    assert asked.count("central.test") == 14
+    # the first request to any host waits for nothing, the n-th to central.test for n seconds, the second to others for 1
+    assert sorted(waited) == sorted([*range(1, 14), *[1] * 6])
 
 
 @pytest.mark.parametrize(
