@@ -2,7 +2,7 @@
 
 import hashlib
 
-import fsspec
+from curation.store import open_uri
 
 
 def read_weights(path: str, sha256: str) -> bytes:
@@ -12,7 +12,7 @@ def read_weights(path: str, sha256: str) -> bytes:
         ValueError: the file cannot be read, or its SHA-256 is another.
     """
     try:
-        with fsspec.open(path, "rb") as file:
+        with open_uri(path) as file:
             data = bytes(file.read())
     except OSError as error:
         raise ValueError(f"weights {path} cannot be read: {error}; set weights=PATH") from error

@@ -8,7 +8,6 @@ import functools
 import math
 from typing import Any
 
-import fsspec
 from pyspark import StorageLevel
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
@@ -20,6 +19,7 @@ from curation.fetch.options import FetchOptions
 from curation.fetch.outage import SYMPTOMS, refuse_outage
 from curation.fetch.pieces import remove_partial
 from curation.fetch.stream import ANSWERS, Asking
+from curation.store import locate
 from spark_jobs.block_lists import block_lists, shared
 from spark_jobs.ledger import ledger_rows
 from spark_jobs.stage import Context, Stage, main
@@ -109,7 +109,7 @@ class _Web:
         try:
             refuse_outage(failed, self._num_urls, recipe.max_failed_share)
         except ConnectionError:
-            filesystem, root = fsspec.core.url_to_fs(self.folder)
+            filesystem, root = locate(self.folder)
             filesystem.rm(root, recursive=True)
             raise
         self.answers = self.answers.unionByName(answers)

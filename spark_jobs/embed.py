@@ -6,7 +6,6 @@ A unit is an image of the pool. Each model fills its own table, ``embeddings_<na
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-import fsspec
 import numpy as np
 import pyarrow as pa
 from pyspark.sql import DataFrame
@@ -18,7 +17,7 @@ from curation.descriptors.base import Embedder, EmbedderSpec, load_embedder
 from curation.images.decode import DecodeError, decode
 from curation.images.ids import image_id
 from curation.schema import POOL, Reason
-from curation.store import Store
+from curation.store import Store, open_uri
 from spark_jobs.config import CurationConfig
 from spark_jobs.ledger import ledger_rows
 from spark_jobs.sources import list_files
@@ -76,7 +75,7 @@ def _collections(context: Context) -> DataFrame:
         for batch in batches:
             rows = []
             for row in batch.to_pylist():
-                with fsspec.open(row["uri"], "rb") as file:
+                with open_uri(row["uri"]) as file:
                     data = file.read()
                 rows.append({"collection": row["collection"], "image_id": image_id(data), "path": row["path"]})
             yield pa.RecordBatch.from_pylist(rows, schema=schema.COLLECTIONS.schema)

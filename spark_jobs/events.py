@@ -4,7 +4,7 @@ import json
 import time
 from typing import Any
 
-import fsspec
+from curation.store import locate
 
 
 class EventLog:
@@ -15,7 +15,7 @@ class EventLog:
 
     def write(self, event: str, **fields: Any) -> None:
         """Append one event."""
-        filesystem, path = fsspec.core.url_to_fs(self.uri)
+        filesystem, path = locate(self.uri)
         filesystem.makedirs(path.rpartition("/")[0], exist_ok=True)
         with filesystem.open(path, "ab") as file:
             file.write((json.dumps({"time": round(time.time(), 3), "event": event, **fields}) + "\n").encode())

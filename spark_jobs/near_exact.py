@@ -4,7 +4,6 @@ import hashlib
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-import fsspec
 import numpy as np
 import pyarrow as pa
 from pyspark.sql import DataFrame, Window
@@ -14,7 +13,7 @@ from pyspark.sql.pandas.types import from_arrow_schema
 from curation.images import pca_hash
 from curation.images.pca_hash import PcaHash
 from curation.images.screening import screen
-from curation.store import Store
+from curation.store import Store, locate, open_uri
 from spark_jobs.config import HashProjection
 from spark_jobs.stage import Context
 
@@ -36,7 +35,7 @@ def projection(context: Context, images: DataFrame) -> PcaHash:
     """
     given = context.config.recipe.screen.pca_hash
     hasher = _fitted(context, images) if given is None else _read(given)
-    filesystem, path = fsspec.core.url_to_fs(context.store.path("models", f"pca_hash-{hasher.digest}.bin"))
+    filesystem, path = locate(context.store.path("models", f"pca_hash-{hasher.digest}.bin"))
     if not filesystem.exists(path):
         filesystem.makedirs(path.rpartition("/")[0], exist_ok=True)
         filesystem.pipe_file(f"{path}.new", hasher.to_bytes())
@@ -103,7 +102,7 @@ def _fitted(context: Context, images: DataFrame) -> PcaHash:
 
 
 def _read(given: HashProjection) -> PcaHash:
-    with fsspec.open(given.path, "rb") as file:
+    with open_uri(given.path) as file:
         data = file.read()
     digest = hashlib.sha256(data).hexdigest()
     if digest != given.sha256:

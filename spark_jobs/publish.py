@@ -9,7 +9,6 @@ import uuid
 from typing import Any, BinaryIO
 
 import cv2
-import fsspec
 import pyarrow as pa
 import pyarrow.compute as pc
 from pyspark.sql import DataFrame
@@ -24,7 +23,7 @@ from curation.release.reader import ReleaseReader
 from curation.release.safety import Blurred, DetectorRecord, Nsfw, Safety
 from curation.release.samples import sample
 from curation.release.shards import Sample, write_shard
-from curation.store import Run, Store
+from curation.store import Run, Store, locate
 from spark_jobs.config import CurationConfig
 from spark_jobs.ledger import ledger_rows
 from spark_jobs.sources import base_folder
@@ -53,7 +52,7 @@ def run(context: Context) -> Outcome:
     planned = plan(ids, sizes["size_bytes"].to_numpy(), recipe.shard_bytes, recipe.seed)
 
     check_place(context.config)
-    filesystem, release = fsspec.core.url_to_fs(context.config.release)
+    filesystem, release = locate(context.config.release)
     partial_release = f"{release.rstrip('/')}.partial"
     if filesystem.exists(partial_release):
         filesystem.rm(partial_release, recursive=True)
@@ -163,7 +162,7 @@ def _write_group(group: pa.Table, store_uri: str, release_uri: str, judge: Looko
                 about.append(found)
     if not samples:
         return pa.Table.from_pylist(left_out, schema=_WRITTEN)
-    filesystem, folder = fsspec.core.url_to_fs(release_uri)
+    filesystem, folder = locate(release_uri)
     attempt = f"{folder}/.{name}.{uuid.uuid4().hex}.part"  # another attempt at this shard may still be writing
     with filesystem.open(attempt, "wb") as file:
         hashing = _Hashing(file)
@@ -212,12 +211,12 @@ def check_place(config: CurationConfig) -> None:
     Raises:
         ValueError: the release's folder holds other files, or holds or lies in the store or a source.
     """
-    filesystem, release = fsspec.core.url_to_fs(config.release)
+    filesystem, release = locate(config.release)
     sources = config.sources
     others = {"store": config.store, **sources.images, **sources.collections}
     others |= {f"sources.pages[{i}]": root for i, root in enumerate(sources.pages)}
     for name, root in others.items():
-        other = base_folder(root) if name != "store" else fsspec.core.url_to_fs(root)[1]
+        other = base_folder(root) if name != "store" else locate(root)[1]
         if f"{release}/".startswith(f"{other}/") or f"{other}/".startswith(f"{release}/"):
             raise ValueError(f"release={config.release} and {name}={root} share a folder; give the release its own")
     if filesystem.exists(release) and filesystem.ls(release) and not _is_release(filesystem, release):

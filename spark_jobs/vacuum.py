@@ -70,7 +70,7 @@ def remove(store: Store, waste: list[Waste]) -> None:
     """Remove the files, and the folders of shards and indexes that are empty then."""
     for each in waste:
         for path in each.files:
-            path.unlink()
+            path.unlink(missing_ok=True)
     for each in waste:
         folder = Path(store.uri, each.folder)
         if not each.folder.startswith("tables/") and folder.is_dir() and not any(folder.iterdir()):
@@ -87,7 +87,7 @@ def continued_runs(store: Tables, config: CurationConfig) -> frozenset[str]:
 
 
 def _of_tables(store: Store, root: Path) -> Iterator[tuple[Path, str]]:
-    for table in sorted(path for path in (root / "tables").glob("*") if (path / _LOG).is_dir()):
+    for table in (path for path in _entries(root / "tables") if (path / _LOG).is_dir()):
         named = _named(store, table.name)
         for path in _files(table):
             if path.suffix == ".parquet" and path.relative_to(table).as_posix() not in named:
@@ -112,7 +112,7 @@ def _named(store: Store, name: str) -> set[str]:
 def _of_shards(store: Store, root: Path, continued: frozenset[str] | None) -> Iterator[tuple[Path, str]]:
     needed = _runs_with_shards(store)
     finished = set(store.table("runs", columns=["run_id"])["run_id"].to_pylist())
-    for folder in sorted((root / "shards").glob("*")):
+    for folder in _entries(root / "shards"):
         gone = None
         if folder.name not in needed and folder.name in finished:
             gone = "no current table names the shards of this run"
@@ -144,11 +144,18 @@ def _of_indexes(root: Path) -> Iterator[tuple[Path, str]]:
         yield path, "a search index of a run that died"
 
 
+def _entries(folder: Path) -> list[Path]:
+    """What a folder of a store holds, unless that is elsewhere."""
+    return [] if folder.is_symlink() else sorted(folder.glob("*"))
+
+
 def _files(folder: Path) -> Iterator[Path]:
-    """All files below a folder but those of a Delta log; a link to a folder elsewhere is left alone."""
+    """All files below a folder but those of a Delta log; links, as the folder itself may be one, are left alone."""
+    if folder.is_symlink():  # os.walk follows this one
+        return
     for place, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if name != _LOG)
-        yield from (Path(place, name) for name in sorted(names))
+        yield from (path for name in sorted(names) if not (path := Path(place, name)).is_symlink())
 
 
 def main() -> int:

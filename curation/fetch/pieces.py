@@ -10,6 +10,8 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from curation.store import locate
+
 _PARTIAL = ".part"
 
 
@@ -37,11 +39,11 @@ def landed(path: str, key: str, wanted: list[str], make: Callable[[], pa.Table])
         wanted: its values, in order; a piece about anything else is made again.
         make: gives the rows, in the order of ``wanted``.
     """
-    filesystem, place = fsspec.core.url_to_fs(path)
+    filesystem, place = locate(path)
     if filesystem.exists(place):
         with filesystem.open(place, "rb") as file:
             # without Arrow's threads, which may outlive the interpreter
-            found = pq.ParquetFile(io.BytesIO(file.read())).read(use_threads=False)
+            found = pq.ParquetFile(io.BytesIO(file.read()), pre_buffer=False).read(use_threads=False)
         if found.column(key).to_pylist() == wanted:
             return found
     made = make()
@@ -53,7 +55,7 @@ def landed(path: str, key: str, wanted: list[str], make: Callable[[], pa.Table])
 
 def remove_partial(folder: str) -> None:
     """Remove what killed attempts left half-written in a folder."""
-    filesystem, root = fsspec.core.url_to_fs(folder)
+    filesystem, root = locate(folder)
     if not filesystem.exists(root):
         return
     for path in filesystem.ls(root, detail=False):

@@ -84,9 +84,7 @@ def robots_limits(options: FetchOptions) -> FetchOptions:
     )
 
 
-def ask_hosts(
-    hosts: Iterable[str], permit: Permit, pace: Pace, options: FetchOptions
-) -> Iterator[list[RobotsRecord]]:
+def ask_hosts(hosts: Iterable[str], permit: Permit, pace: Pace, options: FetchOptions) -> Iterator[list[RobotsRecord]]:
     """:func:`fetch_robots` for many hosts, ``options.threads`` at once.
 
     Yields:

@@ -8,7 +8,6 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import fsspec
 import pyarrow as pa
 
 from curation.fetch.guard import Client
@@ -21,6 +20,7 @@ from curation.fetch.retry import pause_s
 from curation.fetch.tars import TarWriter, extension
 from curation.fetch.turns import Hosts, Turn, Turns
 from curation.schema import Reason
+from curation.store import locate
 
 MAX_URLS_PER_SHARD = 100_000
 
@@ -174,7 +174,7 @@ class _Answers:
         if self._defect is not None:
             raise self._defect
         assert len(self._answers) == len(self.urls), "img2dataset lost an answer"
-        filesystem, root = fsspec.core.url_to_fs(folder)
+        filesystem, root = locate(folder)
         filesystem.makedirs(root, exist_ok=True)
         with whole_file(filesystem, f"{root}/{shard}.tar") as file:
             tar = TarWriter(file)

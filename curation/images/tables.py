@@ -46,7 +46,7 @@ class ImageTable:
         is_record: whether it tells of every row if its download succeeded, as img2dataset's do.
 
     Raises:
-        ValueError: the file is no Parquet file, or its footer is damaged.
+        ValueError: the file is no Parquet file, its footer is damaged, or two columns that matter have one name.
     """
 
     def __init__(self, file: BinaryIO) -> None:
@@ -59,6 +59,9 @@ class ImageTable:
         self.images = tuple(field.name for field in schema if _holds_images(field))
         self._texts = [f.name for f in schema if f.name.lower() in _RECORD_COLUMNS and _is_text(f.type)]
         self.is_record = "status" in self._texts
+        for name in (*self.images, *self._texts):
+            if schema.names.count(name) > 1:
+                raise ValueError(f"two columns are called {name!r}; rename one")
 
     def cells(self) -> Iterator[Cell]:
         """Every image in every row, in order; of a record every row.

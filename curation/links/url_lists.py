@@ -80,7 +80,7 @@ def _parquet(file: BinaryIO, name: str) -> Iterator[UrlRow | Broken]:
         return
     try:
         file.seek(0)
-        table = pq.ParquetFile(file)
+        table = pq.ParquetFile(file, pre_buffer=False)  # which is done by threads
     except (pa.ArrowException, OSError) as error:
         yield Broken(0, "file", f"not a Parquet file: {_sentence(error)}")
         return

@@ -11,7 +11,6 @@ import posixpath
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import Field, ValidationError
@@ -22,7 +21,7 @@ from curation.release.canonical import canonical_json
 from curation.release.card import card
 from curation.release.croissant import croissant
 from curation.release.safety import Safety
-from curation.store import Run
+from curation.store import Run, locate
 
 FORMAT_VERSION = 2
 MANIFEST, INDEX, CROISSANT, CARD = "manifest.json", "index.parquet", "croissant.json", "README.md"
@@ -130,7 +129,7 @@ def write_release_files(
     funnel = {stage: (run.rows_in, run.kept, run.dropped) for stage, run in runs.items()}
     image_bytes = sum(index["size_bytes"].to_pylist())
 
-    fs, folder = fsspec.url_to_fs(uri)
+    fs, folder = locate(uri)
     fs.makedirs(folder, exist_ok=True)
     index_file = File(name=INDEX, **_put(fs, folder, INDEX, index_bytes(index)))
     sources = index["source"].value_counts().to_pylist()

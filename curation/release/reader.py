@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from functools import cached_property
 from typing import Any, NamedTuple
 
-import fsspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from curation.release.manifest import INDEX, MANIFEST, Manifest, parse_index, parse_manifest
 from curation.release.shards import read_entries
+from curation.store import locate
 
 
 class ReleasedImage(NamedTuple):
@@ -32,7 +32,7 @@ class ReleaseReader:
 
     def __init__(self, uri: str) -> None:
         self.uri = str(uri)
-        self._fs, self._folder = fsspec.url_to_fs(self.uri)
+        self._fs, self._folder = locate(self.uri)
 
     @cached_property
     def manifest(self) -> Manifest:

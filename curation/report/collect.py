@@ -6,13 +6,12 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-import fsspec
 import pyarrow.compute as pc
 
 from curation.release.manifest import Manifest
 from curation.release.reader import ReleaseReader
 from curation.schema import DROP, STAGES
-from curation.store import Run, Store
+from curation.store import Run, Store, open_uri
 
 UNITS = {
     "extract_links": "image URLs, and files or records that could not be read",
@@ -125,7 +124,7 @@ class Pictures:
                 return self._store.read_image(place["shard"], place["offset_bytes"], place["size_bytes"])
             if image_id in self._sets:
                 row = self._sets[image_id]
-                with fsspec.open(self._store.shard_uri(f"{row['collection']}:{row['path']}"), "rb") as file:
+                with open_uri(self._store.shard_uri(f"{row['collection']}:{row['path']}")) as file:
                     return bytes(file.read())
         except (OSError, ValueError):
             return None

@@ -15,6 +15,7 @@ from spark_jobs.tables import RunKey, Tables
 from spark_jobs.vacuum import find_waste, main, remove
 
 OLD, NOW, KILLED = "aaaaaaaaaaaaaaaa", "bbbbbbbbbbbbbbbb", "cccccccccccccccc"
+OLDER = "dddddddddddddddd"
 PICTURE = b"\xff\xd8\xff a picture"
 
 
@@ -105,6 +106,42 @@ def test_links_to_other_places_are_not_followed(store, tmp_path):
     (Path(store.uri) / "shards" / OLD / "link.tar").symlink_to(elsewhere)
     remove(store, find_waste(store))
     assert elsewhere.read_bytes()
+
+
+@pytest.mark.parametrize("place", ["indexes", "indexes/one", f"shards/{OLDER}", "tables/other", "tables/images/more"])
+def test_a_folder_that_is_a_link_is_left_alone(store, tmp_path, place):
+    elsewhere = tmp_path / "elsewhere"
+    DeltaTable.create(str(elsewhere), schema.DECISIONS.schema)
+    put(elsewhere / "precious.parquet")
+    store.finish(RunKey("index", OLDER, {}, {}), 0, {}, (schema.IMAGES,))
+    link = Path(store.uri, place)
+    link.parent.mkdir(exist_ok=True)
+    link.symlink_to(elsewhere)
+    waste = find_waste(store)
+    assert {each.folder for each in waste} == {f"shards/{OLD}"}
+    remove(store, waste)
+    assert (elsewhere / "precious.parquet").exists()
+
+
+@pytest.mark.parametrize("name", ["shards", "tables"])
+def test_all_of_them_may_lie_behind_a_link(store, tmp_path, name):
+    put(Path(store.uri, "tables", "images", "part-0.parquet"))
+    other = {"shards": "tables", "tables": "shards"}[name]
+    Path(store.uri, name).rename(tmp_path / "elsewhere")
+    Path(store.uri, name).symlink_to(tmp_path / "elsewhere")
+    assert {each.folder.partition("/")[0] for each in find_waste(store)} == {other}
+
+
+def test_a_store_may_be_a_link(store, tmp_path):
+    (tmp_path / "link").symlink_to(store.uri)
+    assert {each.folder for each in find_waste(Tables(str(tmp_path / "link")))} == {f"shards/{OLD}"}
+
+
+def test_what_has_gone_meanwhile_is_no_failure(store):
+    waste = find_waste(store)
+    (Path(store.uri) / "shards" / OLD / "00000.tar").unlink()
+    remove(store, waste)
+    assert find_waste(store) == []
 
 
 @pytest.fixture

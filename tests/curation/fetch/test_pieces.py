@@ -48,3 +48,11 @@ def test_what_killed_attempts_left_is_removed_and_nothing_else(tmp_path):
     remove_partial(str(tmp_path))
     assert sorted(path.name for path in tmp_path.iterdir()) == [".hidden", "a.tar", "b.part"]
     remove_partial(str(tmp_path / "missing"))
+
+
+def test_a_folder_whose_name_looks_like_a_chain_is_that_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    landed("a::b/0.parquet", "url", ["a", "b"], lambda: ROWS)
+    (tmp_path / "a::b" / ".0.tar.0123.part").write_bytes(b"")
+    remove_partial("a::b")
+    assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")] == ["a::b", "a::b/0.parquet"]

@@ -156,7 +156,7 @@ def test_requests_to_one_host_wait_their_turn_whoever_redirects_or_fails_there(o
     assert {record.status for some in ask_hosts(hosts, anything, pace, patient) for record in some} == {"unreachable"}
     asked = [host for host, _, _ in server.requests]
     assert asked.count("central.test") == 14
-    # the first request to any host waits for nothing, the n-th to central.test for n seconds, the second to others for 1
+    # the first request to any host waits for nothing, the n-th to central.test for n seconds, a second one for 1
     assert sorted(waited) == sorted([*range(1, 14), *[1] * 6])
 
 

@@ -335,6 +335,18 @@ def test_a_table_without_images_is_a_row(folder, table, detail):
     assert detail in row["detail"]
 
 
+@pytest.mark.parametrize("doubled", ["image", "url", "status"])
+def test_two_columns_of_one_name_are_a_row(folder, doubled):
+    names = ["image", "url", "status", doubled]
+    values = {"image": pa.array([JPEG]), "url": pa.array(["http://a.test/"]), "status": pa.array(["success"])}
+    parquet(folder, "p.parquet", pa.table([values[name] for name in names], names=names))
+    parquet(folder, "q.parquet", pa.table([values["image"], pa.array([1]), pa.array([2])], names=["image", "n", "n"]))
+    refused, whole = import_all(folder)
+    assert (refused["path"], refused["reason"]) == ("photos:p.parquet", Reason.BROKEN_FILE)
+    assert repr(doubled) in refused["detail"]
+    assert whole["image_id"] == image_id(JPEG)
+
+
 def test_a_damaged_table_gives_its_whole_rows_and_one_for_the_rest(folder):
     images = [random.Random(row).randbytes(20_000) for row in range(200)]
     parquet(folder, "p.parquet", pa.table({"jpg": images}), row_group_size=50, write_page_checksum=True)
