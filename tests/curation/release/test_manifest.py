@@ -35,9 +35,10 @@ def test_the_manifest_is_written_last(tmp_path, monkeypatch):
     assert len(moved) == 4
 
 
-def test_the_reader_gives_back_every_image(tmp_path):
-    build(tmp_path / "release")
-    reader = ReleaseReader(str(tmp_path / "release"))
+@pytest.mark.parametrize("name", ["release", "re::lease"])
+def test_the_reader_gives_back_every_image(tmp_path, name):
+    build(tmp_path / name)
+    reader = ReleaseReader(str(tmp_path / name))
     assert {image.image_id: image.data for image in reader} == PICTURES
     assert [image.image_id for image in reader] == reader.index["image_id"].to_pylist()
     some = list(PICTURES)[3]
