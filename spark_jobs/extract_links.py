@@ -113,7 +113,7 @@ def _num_rows(condition: Column) -> Column:
 
 STAGE = Stage(
     name="extract_links",
-    version=3,
+    version=4,
     after=None,
     sources=("pages", "urls", "lists"),
     writes=lambda _: (schema.LINKS,),

@@ -8,6 +8,7 @@ from typing import Any, BinaryIO
 
 _CHUNK_SIZE = re.compile(rb"([0-9a-fA-F]{1,8})[^\r\n]*\r?\n")
 _GZIP_OR_ZLIB = zlib.MAX_WBITS | 32
+_FIRST_BLOCK_BYTES = 256
 
 
 class BodyError(ValueError):
@@ -57,20 +58,31 @@ def decompress(body: bytes, encoding: str, max_bytes: int) -> bytes:
         return body
     else:
         window = _GZIP_OR_ZLIB
-    out = bytearray()
-    rest = body
-    while rest:
-        unpacker = zlib.decompressobj(window)
+    out, position = bytearray(), 0
+    while position < len(body) and (position == 0 or body.startswith(b"\x1f\x8b", position)):
+        position = _unpack_member(body, position, out, zlib.decompressobj(window), encoding, max_bytes)
+    return bytes(out)
+
+
+def _unpack_member(
+    body: bytes, position: int, out: bytearray, unpacker: "zlib._Decompress", encoding: str, max_bytes: int
+) -> int:
+    """Append what one member holds; returns where it ends."""
+    # What a member leaves of its last block is copied, so blocks grow with the member: many may be tiny.
+    block_bytes = _FIRST_BLOCK_BYTES
+    while not unpacker.eof:
+        block = body[position : position + block_bytes]
+        if not block:
+            raise BodyError(f"truncated {encoding} body")
         try:
-            out += unpacker.decompress(rest, max_bytes + 1 - len(out))
+            out += unpacker.decompress(block, max_bytes + 1 - len(out))
         except zlib.error as error:
             raise BodyError(f"damaged {encoding} body") from error
         if len(out) > max_bytes:
             raise BodyTooLargeError(f"body unpacks to more than {max_bytes} bytes")
-        if not unpacker.eof:
-            raise BodyError(f"truncated {encoding} body")
-        rest = unpacker.unused_data if unpacker.unused_data.startswith(b"\x1f\x8b") else b""
-    return bytes(out)
+        position += len(block) - len(unpacker.unused_data)
+        block_bytes *= 2
+    return position
 
 
 class Gunzipped(io.RawIOBase):

@@ -17,6 +17,7 @@ from curation.links.urls import Base
 _LAZY_SRC = ("data-src", "data-original", "data-lazy-src", "data-lazy", "data-original-src", "data-url", "data-img-src")
 _SRCSET = ("srcset", "data-srcset", "data-lazy-srcset", "data-original-set")
 _CHOICE = frozenset({*_LAZY_SRC, *_SRCSET})  # attributes that offer something beside src
+MAX_LICENCES = 16  # of a page, in document order
 _WANTED = 'img, meta[content], base[href], link[rel~="license" i][href], a[rel~="license" i][href]'
 
 
@@ -43,7 +44,7 @@ class PageLinks:
         data_uris: number of images whose bytes are written into the page.
         images: number of ``<img>`` elements and ``og:image`` entries looked at.
         rights: the page's own signals, those of its headers included, sorted; as ``meta:noai``, ``header:noai``,
-            ``license:<URL>``.
+            ``license:<URL>``, of which the first ``MAX_LICENCES`` count.
     """
 
     links: list[Link]
@@ -66,7 +67,7 @@ def extract(page: Page, agent: str = "") -> PageLinks:
     elements = page.elements or _elements(page)
     base = Base(page.url)
     if elements.base is not None:
-        base = Base(base.join(elements.base))
+        base = base.rebased(elements.base)
     images = [*elements.images, *_og_images(elements.metas)]
     links, data_uris = _links(images, base)
     rights = {*page.rights, *_meta_rights(elements.metas, agent), *_licence_rights(elements.licences, base)}
@@ -80,11 +81,12 @@ def _elements(page: Page) -> Elements:
     base: str | None = None
     # one walk over the tree, one dictionary an element: every further one can be felt
     root = parsed(page.html, page.charset).root
+    pictures: dict[int, list[Candidate]] = {}  # by the node's address: many images may stand in one
     for node in _selector().find(_WANTED, root) if root is not None else ():
         attributes = node.attributes
         tag = node.tag
         if tag == "img":
-            if image := _image(node, attributes):
+            if image := _image(node, attributes, pictures):
                 images.append(image)
         elif tag == "meta":
             metas.append(attributes)
@@ -101,10 +103,16 @@ def _selector() -> LexborCSSSelector:
     return LexborCSSSelector()
 
 
-def _image(node: LexborNode, attributes: Attributes) -> tuple[str, str | None] | None:
+def _image(
+    node: LexborNode, attributes: Attributes, pictures: dict[int, list[Candidate]]
+) -> tuple[str, str | None] | None:
     """The URL of the largest picture that an ``<img>`` offers, and its alt text."""
     parent = node.parent
-    sources = _picture_sources(parent) if parent is not None and parent.tag == "picture" else []
+    sources: list[Candidate] = []
+    if parent is not None and parent.tag == "picture":
+        if (known := pictures.get(parent.mem_id)) is None:
+            known = pictures[parent.mem_id] = _best_source(parent)
+        sources = known
     if sources or not _CHOICE.isdisjoint(attributes):
         url = _largest(attributes, sources)
     else:
@@ -119,9 +127,11 @@ def _largest(attributes: Attributes, sources: list[Candidate]) -> str | None:
         *(Candidate(0, 1.0, url) for name in _LAZY_SRC if _is_url(url := reference(attributes.get(name)))),
         *(Candidate(0, 1.0, url) for url in [reference(attributes.get("src"))] if url),
     ]  # the preferred first among equals
-    if not offered:
-        return None
-    return max(offered, key=lambda c: (c.url[:5].lower() != "data:", c.width, c.density)).url
+    return max(offered, key=_worth).url if offered else None
+
+
+def _worth(candidate: Candidate) -> tuple[bool, int, float]:
+    return candidate.url[:5].lower() != "data:", candidate.width, candidate.density
 
 
 def _is_url(text: str) -> bool:
@@ -129,8 +139,11 @@ def _is_url(text: str) -> bool:
     return bool(text) and text[0] not in "{["
 
 
-def _picture_sources(picture: LexborNode) -> list[Candidate]:
-    return [candidate for source in _selector().find("source", picture) for candidate in _sets(source.attributes)]
+def _best_source(picture: LexborNode) -> list[Candidate]:
+    """The largest that the ``<source>`` children offer, if any: what lies deeper is no choice of this picture's."""
+    offered = (c for child in picture.iter() if child.tag == "source" for c in _sets(child.attributes))
+    best = max(offered, key=_worth, default=None)
+    return [] if best is None else [best]
 
 
 def _sets(attributes: Attributes) -> Iterator[Candidate]:
@@ -175,11 +188,16 @@ def _meta_rights(metas: list[Attributes], agent: str) -> Iterator[str]:
                 yield f"meta:{signal}"
 
 
-def _licence_rights(licences: list[str], base: Base) -> Iterator[str]:
+def _licence_rights(licences: list[str], base: Base) -> set[str]:
+    """The first licences: every image of the page repeats them."""
+    found: set[str] = set()
     for raw in licences:
         link = _link(raw, None, base)
         if link.error is None:
-            yield f"license:{link.url}"
+            found.add(f"license:{link.url}")
+        if len(found) == MAX_LICENCES:
+            break
+    return found
 
 
 def _link(raw: str, alt: str | None, base: Base) -> Link:

@@ -18,12 +18,18 @@ from curation.links.wat import capture
 
 MAX_RECORD_BYTES = 8 << 20  # Common Crawl cuts pages at 5 MiB
 MAX_TAGS = 100_000  # parsers take a time that is quadratic in how deeply tags are nested: 10,000 a tenth of a second
+MAX_ATTRIBUTES = 5_000  # of one tag; parsers compare each with all before it: 40,000 take seconds
 
 _SNIFFED_BYTES = 4096
+_CHECKED_WHOLE_BYTES = 512 << 10
 _HTML_TYPES = ("text/html", "application/xhtml+xml")
 _HTML_NAMES = (".html", ".htm", ".xhtml", ".shtml")
 _WARC_NAMES = (".warc", ".wat")
 _HTML_START = re.compile(rb"(?:\xef\xbb\xbf)?\s*<(?:!doctype\s+html|html|head|body|\?xml|!--)", re.IGNORECASE)
+# a tag up to its first attribute too many; what stands behind "=" in quotes is one value, however long
+_TOO_MANY_ATTRIBUTES = re.compile(
+    rb"""<[a-zA-Z][^\s/><]*+(?>(?:[^>=\s/]*+(?:[\s/]++|=\s*+(?:"[^"]*+"|'[^']*+')?+)){%d})""" % MAX_ATTRIBUTES
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,8 +158,8 @@ def _page(record: WarcRecord, agent: str, max_record_bytes: int) -> Page | Broke
         return Broken(offset, "record", str(error))
     if not media_type and not _HTML_START.match(body):
         return None
-    if body.count(b"<") > MAX_TAGS:
-        return Broken(offset, "record", f"page with more than {MAX_TAGS} tags")
+    if (why := _too_costly(body)) is not None:
+        return Broken(offset, "record", why)
     url = (record.headers.get("WARC-Target-URI") or "").strip("<> ")
     if not url:
         return Broken(offset, "record", "no WARC-Target-URI")
@@ -200,9 +206,40 @@ def _read_html(file: BinaryIO, name: str, compressed: bool, max_record_bytes: in
             html = decoded_body(html, "", "gzip", max_record_bytes)
         except BodyError as error:
             return Broken(0, "file", str(error))
-    if html.count(b"<") > MAX_TAGS:
-        return Broken(0, "file", f"page with more than {MAX_TAGS} tags")
+    if (why := _too_costly(html)) is not None:
+        return Broken(0, "file", why)
     return Page(url=_stated_address(html) or f"file:{quote(name)}", html=html)
+
+
+def _too_costly(html: bytes) -> str | None:
+    """Why a page cannot be parsed in a time that its size allows, or None."""
+    if html.count(b"<") > MAX_TAGS:
+        return f"page with more than {MAX_TAGS} tags"
+    if _has_crowded_tag(html):
+        return f"page with a tag of more than {MAX_ATTRIBUTES} attributes"
+    return None
+
+
+def _has_crowded_tag(html: bytes) -> bool:
+    """Whether some tag has more than ``MAX_ATTRIBUTES`` attributes.
+
+    The pattern takes half as long as the parsing, so it is asked only of stretches without ">" that can hold so many.
+    A tag with ">" inside its values has no such stretch; large pages, where that can hurt, are looked through whole.
+    """
+    if len(html) > _CHECKED_WHOLE_BYTES:
+        return _TOO_MANY_ATTRIBUTES.search(html) is not None
+    shortest = 2 * MAX_ATTRIBUTES  # a letter and a space each
+    start = 0
+    while start + shortest <= len(html):
+        last = html.rfind(b">", start, start + shortest)
+        if last < 0:
+            last = html.find(b">", start + shortest)
+            end = last if last >= 0 else len(html)
+            if _TOO_MANY_ATTRIBUTES.search(html, start, end):
+                return True
+            last = end
+        start = last + 1
+    return False
 
 
 def _stated_address(html: bytes) -> str | None:

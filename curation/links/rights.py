@@ -4,6 +4,7 @@ Names are those of the signals themselves ("noai", "tdm-reservation"); whoever o
 ``header:noai`` or ``meta:noai``.
 """
 
+import re
 from collections.abc import Iterable
 
 DIRECTIVES = frozenset({"noai", "noimageai", "noindex", "noimageindex", "none"})
@@ -16,6 +17,8 @@ NAMES = DIRECTIVES | {TDM_RESERVATION, TDM_POLICY}
 _DIRECTIVES_WITH_VALUE = frozenset(
     {"unavailable_after", "max-snippet", "max-image-preview", "max-video-preview", "indexifembedded"}
 )
+
+_AGENT = re.compile(r"[a-z][a-z0-9_.-]*")  # a product token, unlike the "25 jun 2010 15" of a date
 
 
 def check_names(signals: list[str]) -> list[str]:
@@ -57,7 +60,7 @@ def meta_signals(name: str, content: str, agent: str = "") -> list[str]:
     """
     name = name.strip().lower()
     if name == "robots" or (agent and name == agent.lower()):
-        return sorted({token.strip().lower() for token in content.split(",")} & DIRECTIVES)
+        return sorted(_directives(content.lower().split(",")))
     return _tdm(name, content)
 
 
@@ -68,12 +71,19 @@ def _tdm(name: str, value: str) -> list[str]:
 
 
 def _robots_header(value: str, agent: str) -> set[str]:
-    found, addressed = set(), True
+    said, addressed = [], True
     for token in value.lower().split(","):
         before, colon, after = token.partition(":")
-        if colon and before.strip() not in _DIRECTIVES_WITH_VALUE:
-            addressed = before.strip() == agent  # an agent's name holds for the rest of the header line
+        name = before.strip()
+        if colon and name not in _DIRECTIVES_WITH_VALUE and (name == agent or _AGENT.fullmatch(name)):
+            addressed = name == agent  # an agent's name holds for the rest of the header line
             token = after
-        if addressed and token.strip() in DIRECTIVES:
-            found.add(token.strip())
-    return found
+        if addressed:
+            said.append(token)
+    return _directives(said)
+
+
+def _directives(tokens: Iterable[str]) -> set[str]:
+    """Those of the tokens that we know; "none" means "noindex, nofollow", and says so too."""
+    found = {token.strip() for token in tokens} & DIRECTIVES
+    return found | {"noindex"} if "none" in found else found

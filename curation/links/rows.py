@@ -16,7 +16,7 @@ from curation.links.urls import MAX_URL_CHARS, normalise, registrable_domain
 from curation.schema import Reason
 
 BATCH_ROWS = 10_000
-BATCH_CHARS = 32 << 20  # of URLs, which hostile pages can make long
+BATCH_CHARS = 32 << 20  # of URLs and rights, which hostile pages can make long
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ def _batches(rows: Iterable[_Row], crawl: str) -> Iterator[pa.RecordBatch]:
     chars = 0
     for row in rows:
         held.append(row)
-        chars += len(row.url) + len(row.place.page_url or "")
+        chars += len(row.url) + len(row.place.page_url or "") + sum(map(len, row.place.rights))
         if len(held) == BATCH_ROWS or chars > BATCH_CHARS:
             yield _batch(held, crawl)
             held, chars = [], 0

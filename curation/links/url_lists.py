@@ -4,6 +4,8 @@ import csv
 import io
 import itertools
 import json
+import re
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
@@ -17,9 +19,11 @@ from curation.links.elements import MAX_ALT_CHARS
 from curation.links.pages import Broken
 
 MAX_LINE_CHARS = 1 << 20
+MAX_ROW_LINES = 100  # of CSV
 MAX_UNPACKED_BYTES = 64 << 30  # of one list; it is read as a stream, so this is about time and rows, not memory
 SUFFIXES = (".parquet", ".csv", ".jsonl", ".ndjson", ".txt")
 
+_SWALLOWED_ROW = re.compile(r'\n(?:[^\n]*,)?"?[a-z]+://', re.IGNORECASE)
 _GZIP = b"\x1f\x8b"
 _ALT_COLUMNS = ("caption", "alt", "text")
 
@@ -86,6 +90,10 @@ def _parquet(file: BinaryIO, name: str) -> Iterator[UrlRow | Broken]:
         return
     url_column, alt_column = _columns(table.schema_arrow.names, name)
     wanted = [column for column in (url_column, alt_column) if column is not None]
+    for column in wanted:
+        if table.schema_arrow.names.count(column) > 1:
+            yield Broken(0, "file", f"several columns are called {column[:40]!r}; rename all but one")
+            return
     row = 0
     try:
         for batch in table.iter_batches(columns=wanted, use_threads=False):
@@ -108,7 +116,8 @@ def _values(column: pa.Array) -> list[object]:
 
 
 def _csv(file: BinaryIO, name: str) -> Iterator[UrlRow | Broken]:
-    reader = csv.reader(_without_nul(_lines(file)))
+    lines = _RowLines(_without_nul(_lines(file)))
+    reader = csv.reader(lines)
     try:
         header = next(reader, None)
     except csv.Error as error:
@@ -118,20 +127,25 @@ def _csv(file: BinaryIO, name: str) -> Iterator[UrlRow | Broken]:
         yield Broken(0, "file", "empty file")
         return
     if len(header) == 1 and "://" in header[0]:  # a single column without a header
-        reader = itertools.chain([header], reader)  # type: ignore[assignment]
+        lines.read_again(0)
         url_at, alt_at = 0, None
     else:
         url_column, alt_column = _columns(header, name)
         url_at, alt_at = header.index(url_column), header.index(alt_column) if alt_column else None
     for row in itertools.count():
+        lines.begin_row()
         try:
             cells = next(reader, None)
         except csv.Error as error:
             yield Broken(row, "record", _sentence(error))
+            lines.read_again(1)
             continue
         if cells is None:
             return
-        if len(cells) <= url_at:
+        if any(map(_SWALLOWED_ROW.search, cells)):
+            yield Broken(row, "record", "a quote that is not closed: there are other rows behind it")
+            lines.read_again(1)
+        elif len(cells) <= url_at:
             yield Broken(row, "record", "row without a URL")
         else:
             yield _row(cells[url_at], cells[alt_at] if alt_at is not None and alt_at < len(cells) else None, row)
@@ -193,6 +207,38 @@ def _lines(file: BinaryIO) -> Iterator[str]:
             yield line.rstrip("\n")
     finally:
         text.detach()  # the file belongs to the caller
+
+
+class _RowLines:
+    """The lines that the CSV reader takes, of which those of its last row can be given again.
+
+    Args:
+        lines: of the file.
+    """
+
+    def __init__(self, lines: Iterator[str]) -> None:
+        self._lines = lines
+        self._row: list[str] = []
+        self._again: deque[str] = deque()
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        if len(self._row) == MAX_ROW_LINES:
+            raise csv.Error(f"row of more than {MAX_ROW_LINES} lines")
+        line = self._again.popleft() if self._again else next(self._lines)
+        self._row.append(line)
+        return line
+
+    def begin_row(self) -> None:
+        """Forget the lines of the last row."""
+        self._row = []
+
+    def read_again(self, first: int) -> None:
+        """Give the lines of the last row again, from its line ``first`` on."""
+        self._again.extendleft(reversed(self._row[first:]))
+        self._row = []
 
 
 def _without_nul(lines: Iterator[str]) -> Iterator[str]:

@@ -11,6 +11,7 @@ import tldextract
 MAX_URL_CHARS = 8000  # what RFC 9110, section 4.1 asks every recipient to support
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
+_NO_BASE = frozenset({"about", "data", "javascript"})
 _CONTROL = re.compile(r"[\x00-\x20\x7f]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _HOST = re.compile(r"(?:[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?\.)*[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
@@ -94,6 +95,18 @@ class Base:
             if len(joined) <= MAX_URL_CHARS:
                 return joined.partition("#")[0]
         return normalise(self.join(reference))
+
+    def rebased(self, reference: str) -> "Base":
+        """The base that a ``<base>`` element makes; this one where browsers overlook that element (HTML, 4.2.3)."""
+        url = self.join(reference)
+        try:
+            parts = urlsplit(url)
+            if parts.scheme in _DEFAULT_PORTS:
+                _ = parts.port  # raises ValueError where it is not a port
+                normalise_host(parts.hostname or "")
+        except ValueError:
+            return self
+        return self if parts.scheme in _NO_BASE else Base(url)
 
     def join(self, reference: str) -> str:
         """The URL that a reference means; the reference itself where it has no meaning."""

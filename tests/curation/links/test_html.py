@@ -2,6 +2,7 @@ import pytest
 
 from curation.links.html import extract
 from curation.links.pages import Page
+from curation.links.srcset import candidates
 
 URL = "https://garden.test/a/page.html"
 
@@ -132,3 +133,31 @@ def test_a_charset_that_is_a_codec_of_another_kind_is_no_charset():
 def test_bytes_that_are_no_html():
     assert links(bytes(range(256)) * 40).links == []
     assert len(links("<div>" * 20_000 + "<img src=a.jpg>").links) <= 1
+
+
+def test_the_sources_of_a_picture_are_read_once(monkeypatch):
+    read = []
+    monkeypatch.setattr("curation.links.html.candidates", lambda text: read.append(text) or candidates(text))
+    html = "<picture>" + "".join(f"<source srcset='{n}.jpg {n + 1}w'>" for n in range(50)) + "<img src=s.jpg>" * 30
+    assert urls(html) == ["https://garden.test/a/49.jpg"]
+    assert len(read) == 50
+
+
+def test_pictures_keep_their_sources_apart():
+    inner = "<picture><source srcset='b.jpg 900w'><img src=t.jpg></picture>"
+    html = f"<picture><source srcset='a.jpg 2w'><img src=s.jpg>{inner}<img src=u.jpg></picture><img src=v.jpg>"
+    assert urls(html) == [f"https://garden.test/a/{name}.jpg" for name in "abv"]
+
+
+def test_only_the_first_licences_of_a_page_count():
+    html = "".join(f"<a rel=license href=/{n % 40}>" for n in range(39, 500))
+    expected = sorted(f"license:https://garden.test/{n % 40}" for n in range(39, 39 + 16))
+    assert list(links(html).rights) == expected
+
+
+@pytest.mark.parametrize(
+    "href",
+    ["javascript:void(0)", "JavaScript:x", "data:text/html,x", "about:blank", "http://[bad/", "http://a b/", "//c:x/"],
+)
+def test_a_base_that_browsers_overlook(href):
+    assert urls(f"<base href='{href}'><img src=b.jpg>") == ["https://garden.test/a/b.jpg"]

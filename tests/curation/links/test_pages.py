@@ -264,3 +264,37 @@ def test_every_real_file_is_read_or_reported(shared_data):
     }
     assert told == REAL_FILES
     assert found["whirlwind.warc"][0].html == found["whirlwind.warc.gz"][0].html
+
+
+NAMES = b" ".join(b"a%d" % n for n in range(40_000))
+
+
+@pytest.mark.parametrize(
+    "html",
+    [
+        b"<img %s>" % NAMES,
+        b"<img " + NAMES,
+        b"<p><img src=%s %s>" % (b"x" * 9_000, NAMES[:60_000]),
+        b"<img %s>" % NAMES.replace(b" ", b"/"),
+        b"<img %s>" % NAMES.replace(b" ", b'=""'),
+        b"<img %s>" % (NAMES * 2).replace(b" ", b"='>' "),
+    ],
+)
+def test_a_tag_of_very_many_attributes_is_refused(html):
+    assert [item.message for item in read(record(HTML + html))] == ["page with a tag of more than 5000 attributes"]
+    assert [item.message for item in read(HTML + html, "a.html")] == ["page with a tag of more than 5000 attributes"]
+
+
+@pytest.mark.parametrize(
+    "html",
+    [
+        b'<img src="data:image/svg+xml,%s">' % NAMES,
+        b"<img alt = 'a > b' src='data:image/png;base64,%s'>" % (b"iVBORw0K/+" * 80_000),
+        b"<img src=data:image/png;base64,%s>" % (b"iVBORw0K+" * 30_000),
+        b"<p>%s" % NAMES * 4,
+        b"<img a b c>" * 20_000,
+        b"<script>%s</script>" % NAMES.replace(b" ", b"<1 "),
+    ],
+)
+def test_long_values_and_long_texts_are_no_attributes(html):
+    assert [type(item) for item in read(record(HTML + html))] == [Page]

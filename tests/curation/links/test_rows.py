@@ -76,3 +76,11 @@ def test_a_list_and_a_missing_file():
     assert (row["url"], row["file"], row["reason"], row["detail"]) == (
         "a/b.warc.gz#0", "a/b.warc.gz", "broken_file", "no such file",
     )  # fmt: skip
+
+
+def test_the_rights_of_a_page_count_in_the_size_of_a_batch(monkeypatch):
+    monkeypatch.setattr(rows, "BATCH_CHARS", 1000)
+    licences = b"".join(b"<a rel=license href='/%s%d'>" % (b"x" * 100, n) for n in range(9))
+    page = licences + b"".join(b"<img src=%d>" % n for n in range(50))
+    batches = read(response(Exchange("http://page.test/", page)))
+    assert [batch.num_rows for batch in batches] == [1] * 50

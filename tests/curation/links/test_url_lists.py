@@ -174,3 +174,47 @@ def test_gzip_has_a_cap_on_what_comes_out(monkeypatch):
 def test_parquet_inside_gzip_is_refused():
     (item,) = read(gzip.compress(parquet(url=[A])), "l.parquet.gz")
     assert item == Broken(0, "file", "Parquet inside gzip is not read; unpack it")
+
+
+@pytest.mark.parametrize("names", [["url", "url"], ["caption", "url", "caption"]])
+def test_parquet_with_several_columns_of_a_name(names):
+    sink = io.BytesIO()
+    pq.write_table(pa.Table.from_arrays([pa.array([A])] * len(names), names=names), sink)
+    (item,) = read(sink.getvalue(), "l.parquet")
+    assert (item.kind, item.offset) == ("file", 0)
+    assert "rename" in item.message
+
+
+@pytest.mark.parametrize(
+    ("text", "offsets"),
+    [
+        (f'url,alt\n{A},"not closed\n{B},x\n{A},y\n', [0]),
+        (f'url,alt\n{A},x\n{A},"not closed\n{B},"x"\n{A},y\n', [1]),
+        (f'alt,url\n"not closed,{A}\nx,{B}\n,{A}\n', [0]),
+        (f'url\n"{A}\n{B}\n{A}\n', [0]),
+        (f'{A}\n"{A}\n{B}\n{A}\n', [1]),
+        (f'url,alt\n{A},"\n' + f"{B},{'x' * 100}\n" * 3000 + f"{A},y\n", [0]),
+    ],
+)
+def test_a_quote_that_is_not_closed_costs_its_own_row(text, offsets):
+    lines = text.removeprefix("url,alt\n").removeprefix("alt,url\n").removeprefix("url\n").splitlines()
+    items = read(text.encode(), "l.csv")
+    assert [item.offset for item in items if isinstance(item, Broken)] == offsets
+    assert [getattr(item, "row", None) or getattr(item, "offset", 0) for item in items] == list(range(len(lines)))
+    for n, line in enumerate(lines):
+        assert n in offsets or items[n].url in line
+    assert items[-1].url == A
+
+
+def test_a_single_column_whose_first_quote_is_not_closed():
+    assert [getattr(item, "url", None) for item in read(f'"{A}\n{B}\n'.encode(), "l.csv")] == [None, B]
+
+
+def test_a_row_of_very_many_lines_is_given_up_and_they_are_read():
+    text = "url,alt\n" + f'{A},"\n' + 'a"b,"c\n' * 5000 + f'",\n{B},x\n'
+    items = read(text.encode(), "l.csv")
+    assert isinstance(items[0], Broken)
+    assert items[-1] == UrlRow(B, "x", items[-1].row)
+    assert sum(isinstance(item, Broken) for item in items) > 4900
+    caption = UrlRow(A, "two lines http://c.test/", 0)
+    assert read(f'url,alt\n{A},"two\nlines http://c.test/"\n{B},\n'.encode(), "l.csv") == [caption, UrlRow(B, None, 1)]
