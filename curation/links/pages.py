@@ -22,14 +22,21 @@ MAX_ATTRIBUTES = 5_000  # of one tag; parsers compare each with all before it: 4
 
 _SNIFFED_BYTES = 4096
 _CHECKED_WHOLE_BYTES = 512 << 10
+_MAX_TAG_BYTES = 128 << 20  # what begins like a tag in a script or a value overlaps others; in hostile pages much
 _HTML_TYPES = ("text/html", "application/xhtml+xml")
 _HTML_NAMES = (".html", ".htm", ".xhtml", ".shtml")
 _WARC_NAMES = (".warc", ".wat")
 _HTML_START = re.compile(rb"(?:\xef\xbb\xbf)?\s*<(?:!doctype\s+html|html|head|body|\?xml|!--)", re.IGNORECASE)
-# a tag up to its first attribute too many; what stands behind "=" in quotes is one value, however long
-_TOO_MANY_ATTRIBUTES = re.compile(
-    rb"""<[a-zA-Z][^\s/><]*+(?>(?:[^>=\s/]*+(?:[\s/]++|=\s*+(?:"[^"]*+"|'[^']*+')?+)){%d})""" % MAX_ATTRIBUTES
+# A tag as tokenizers read it (HTML, 13.2.5), up to an attribute too many, of which a byte is the group.
+_TAG = re.compile(
+    rb"""<[a-zA-Z][^\t\n\f\r />]*+
+    (?:[\t\n\f\r /]*+ (?:=[^\t\n\f\r />=]*+|[^\t\n\f\r />=]++) [\t\n\f\r ]*+            # a name
+        (?:=[\t\n\f\r ]*+ (?:"[^"]*+"?|'[^']*+'?|[^\t\n\f\r >]*+))?+){0,%d}+     # and its value
+    [\t\n\f\r /]*+ ([^>])?"""
+    % MAX_ATTRIBUTES,
+    re.VERBOSE,
 )
+_TAG_START = re.compile(rb"<[a-zA-Z]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,22 +230,34 @@ def _too_costly(html: bytes) -> str | None:
 def _has_crowded_tag(html: bytes) -> bool:
     """Whether some tag has more than ``MAX_ATTRIBUTES`` attributes.
 
-    The pattern takes half as long as the parsing, so it is asked only of stretches without ">" that can hold so many.
-    A tag with ">" inside its values has no such stretch; large pages, where that can hurt, are looked through whole.
+    Reading the tags takes half as long as the parsing, so it is done only in stretches without ">" that can hold so
+    many. A tag with ">" inside its values has no such stretch; large pages, where that can hurt, are read whole.
     """
+    if b"\0" in html:
+        html = html.replace(b"\0", b"")  # UTF-16
     if len(html) > _CHECKED_WHOLE_BYTES:
-        return _TOO_MANY_ATTRIBUTES.search(html) is not None
+        return _is_crowded(html)
     shortest = 2 * MAX_ATTRIBUTES  # a letter and a space each
     start = 0
     while start + shortest <= len(html):
-        last = html.rfind(b">", start, start + shortest)
-        if last < 0:
-            last = html.find(b">", start + shortest)
-            end = last if last >= 0 else len(html)
-            if _TOO_MANY_ATTRIBUTES.search(html, start, end):
+        end = html.rfind(b">", start, start + shortest)
+        if end < 0:
+            end = html.find(b">", start + shortest)
+            end = end if end >= 0 else len(html)
+            if _is_crowded(html[start:end]):
                 return True
-            last = end
-        start = last + 1
+        start = end + 1
+    return False
+
+
+def _is_crowded(html: bytes) -> bool:
+    left = _MAX_TAG_BYTES
+    for found in _TAG_START.finditer(html):
+        tag = _TAG.match(html, found.start())
+        assert tag is not None, "every tag has a beginning"
+        left -= tag.end() - tag.start()
+        if tag[1] is not None or left < 0:
+            return True
     return False
 
 

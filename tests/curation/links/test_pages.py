@@ -294,7 +294,27 @@ def test_a_tag_of_very_many_attributes_is_refused(html):
         b"<p>%s" % NAMES * 4,
         b"<img a b c>" * 20_000,
         b"<script>%s</script>" % NAMES.replace(b" ", b"<1 "),
+        b"<script>%s</script>" % (b"for(i=0;i<n;i++)a[i]=i;" * 2000),
     ],
 )
 def test_long_values_and_long_texts_are_no_attributes(html):
     assert [type(item) for item in read(record(HTML + html))] == [Page]
+
+
+@pytest.mark.timeout(60)
+def test_tags_that_begin_inside_tags_are_not_read_again_and_again():
+    html = b'<a b="' + b"<a " * 4000 + b"\" c='" + b"x" * 7_000_000
+    assert [type(item) for item in read(record(HTML + html))] == [Broken]
+
+
+@pytest.mark.parametrize("codec", ["utf-16-be", "utf-16-le"])
+def test_many_attributes_in_two_bytes_a_character(codec):
+    assert [type(item) for item in read(record((b"<img %s>" % NAMES).decode().encode(codec)))] == [Broken]
+
+
+def test_attributes_are_counted_as_browsers_do():
+    most = b" ".join(b"a%d = '> x'" % n for n in range(5000))
+    padding = b"<p>%s" % (b"x" * 600_000)
+    assert [type(item) for item in read(record(HTML + padding + b"<img %s>" % most))] == [Page]
+    assert [type(item) for item in read(record(HTML + padding + b"<img %s b>" % most))] == [Broken]
+    assert [type(item) for item in read(record(HTML + padding + b'<img =" %s b>' % most))] == [Broken]
