@@ -157,8 +157,7 @@ class Client:
         headers = response.getheaders()
         signals = header_signals(headers, options.agent_token)
         rights = tuple(f"header:{signal}" for signal in signals)
-        said = {*signals, "noindex"} if "none" in signals else set(signals)  # none is noindex and nofollow
-        refusing = sorted(said.intersection(options.disallowed_header_directives))
+        refusing = sorted(set(signals).intersection(options.disallowed_header_directives))
         if refusing:
             raise FetchError(Reason.HEADER_OPTED_OUT, ", ".join(refusing), rights=rights)
         encoding = (response.getheader("Content-Encoding") or "identity").strip().lower()
