@@ -14,6 +14,7 @@ from curation.images import pca_hash
 from curation.images.pca_hash import PcaHash
 from curation.images.screening import screen
 from curation.store import Store, locate, open_uri
+from curation.whole_files import put_whole
 from spark_jobs.config import HashProjection
 from spark_jobs.stage import Context
 
@@ -37,9 +38,7 @@ def projection(context: Context, images: DataFrame) -> PcaHash:
     hasher = _fitted(context, images) if given is None else _read(given)
     filesystem, path = locate(context.store.path("models", f"pca_hash-{hasher.digest}.bin"))
     if not filesystem.exists(path):
-        filesystem.makedirs(path.rpartition("/")[0], exist_ok=True)
-        filesystem.pipe_file(f"{path}.new", hasher.to_bytes())
-        filesystem.mv(f"{path}.new", path)
+        put_whole(filesystem, path, hasher.to_bytes())
     return hasher
 
 

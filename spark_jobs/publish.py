@@ -5,7 +5,6 @@ A unit is a selected image. Executors write whole shards; the folder takes its n
 
 import functools
 import hashlib
-import uuid
 from typing import Any, BinaryIO
 
 import cv2
@@ -24,6 +23,7 @@ from curation.release.safety import Blurred, DetectorRecord, Nsfw, Safety
 from curation.release.samples import sample
 from curation.release.shards import Sample, write_shard
 from curation.store import Run, Store, locate
+from curation.whole_files import whole_file
 from spark_jobs.config import CurationConfig
 from spark_jobs.ledger import ledger_rows
 from spark_jobs.sources import base_folder
@@ -59,7 +59,8 @@ def run(context: Context) -> Outcome:
     filesystem.makedirs(partial_release)
     uri = filesystem.unstrip_protocol(partial_release)
     store_uri = store.uri
-    blur = _lookout_spec(store, recipe.blur)
+    runs = {stage: run for stage, run in store.runs().items() if stage != context.run.stage}
+    blur = _lookout_spec(runs["screen"], recipe.blur)
     lookout(blur)  # refuses a detector that is not the one on record before any work is done
 
     def write(group: pa.Table) -> pa.Table:
@@ -74,7 +75,6 @@ def run(context: Context) -> Outcome:
     columns = ("image_id", "reason", "evidence", "score", "model")
     rows = ledger_rows(spark.createDataFrame(written.select(columns)), **{column: column for column in columns})
     dropped = {r["values"]: r["counts"] for r in written["reason"].drop_null().value_counts().to_pylist()}
-    runs = {stage: run for stage, run in store.runs().items() if stage != context.run.stage}
     this = Run(
         "publish", context.run.run_id, context.run.recipe, context.run.inputs, {}, len(ids), len(good), dropped, {}
     )
@@ -86,7 +86,7 @@ def run(context: Context) -> Outcome:
         {**runs, "publish": this},
         {stage: run.recipe for stage, run in {**runs, "publish": this}.items()},
         {name: embedded[name]["digest"] for name in sorted(embedded)},
-        _safety(context, good),
+        _safety(store, runs["screen"], recipe.blur, good),
         recipe.name,
     )
     _replace(filesystem, partial_release, release)
@@ -122,24 +122,22 @@ def _selected(context: Context) -> DataFrame:
     return functools.reduce(lambda rows, more: rows.join(more, "image_id"), facts, kept).join(boxes, "image_id", "left")
 
 
-def _lookout_spec(store: Store, labels: list[str]) -> LookoutSpec:
+def _lookout_spec(screen: Run, labels: list[str]) -> LookoutSpec:
     """The detectors that screened the images, as far as they find what is to be blurred."""
-    screen = store.runs()["screen"]
     detectors = screen.recipe.get("detectors", {})
     records = screen.metrics.get("detectors", {})
     return LookoutSpec.model_validate({"detectors": detectors, "records": records, "labels": labels})
 
 
-def _safety(context: Context, index: pa.Table) -> Safety:
+def _safety(store: Store, screen: Run, labels: list[str], index: pa.Table) -> Safety:
     """What the release says of people and unsafe content."""
-    labels, screen = context.config.recipe.publish.blur, context.store.runs()["screen"]
     detectors = {name: DetectorRecord(**record) for name, record in screen.metrics.get("detectors", {}).items()}
     found = {label for record in detectors.values() for label in record.labels}
     regions = [count for count in index["blurred"].to_pylist() if count]
     blurred = Blurred(labels=labels, images=len(regions), regions=sum(regions)) if found & set(labels) else None
     nsfw = None
     if "nsfw" in found:
-        scored = context.store.table("detections", ["image_id", "score"], pc.field("label") == "nsfw")
+        scored = store.table("detections", ["image_id", "score"], pc.field("label") == "nsfw")
         scores = scored.filter(pc.is_in(scored["image_id"], index["image_id"].combine_chunks()))["score"]
         nsfw = Nsfw(threshold=screen.recipe["nsfw_threshold"], highest=pc.max(scores).as_py())
     return Safety(detectors=detectors, blurred=blurred, nsfw=nsfw)
@@ -163,11 +161,9 @@ def _write_group(group: pa.Table, store_uri: str, release_uri: str, judge: Looko
     if not samples:
         return pa.Table.from_pylist(left_out, schema=_WRITTEN)
     filesystem, folder = locate(release_uri)
-    attempt = f"{folder}/.{name}.{uuid.uuid4().hex}.part"  # another attempt at this shard may still be writing
-    with filesystem.open(attempt, "wb") as file:
+    with whole_file(filesystem, f"{folder}/{name}") as file:
         hashing = _Hashing(file)
         members = write_shard(hashing, samples)
-    filesystem.mv(attempt, f"{folder}/{name}")
     written = {"shard": name, "shard_bytes": hashing.size_bytes, "shard_sha256": hashing.digest.hexdigest()}
     index = [found | member._asdict() | written for found, member in zip(about, members, strict=True)]
     return pa.Table.from_pylist(index + left_out, schema=_WRITTEN)

@@ -24,6 +24,7 @@ from curation import schema
 from curation.release.canonical import canonical_json
 from curation.schema import Table
 from curation.store import Run, Store, locate
+from curation.whole_files import put_whole
 
 RUN_ID = "openlvd.run_id"
 _WRITTEN = pa.schema([("path", pa.string()), ("size", pa.int64()), ("rows", pa.int64())])
@@ -133,10 +134,7 @@ class Tables(Store):
         absolute = {name: _absolute(folder) for name, folder in sorted(folders.items())}
         known = self.sources()
         if known | absolute != known:
-            filesystem.makedirs(path.rpartition("/")[0], exist_ok=True)
-            with filesystem.open(f"{path}.new", "wb") as file:
-                file.write(json.dumps(known | absolute, indent=1).encode())
-            filesystem.mv(f"{path}.new", path)
+            put_whole(filesystem, path, json.dumps(known | absolute, indent=1).encode())
 
     def written_by(self, table: Table, run_id: str) -> bool:
         """Whether the table's newest commit is this run's."""

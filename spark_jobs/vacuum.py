@@ -20,6 +20,7 @@ from deltalake.exceptions import DeltaError
 from conf import entry_point, load
 from curation import schema
 from curation.store import Store
+from curation.whole_files import is_partial
 from spark_jobs.config import CurationConfig
 from spark_jobs.run import STAGES
 from spark_jobs.stage import lock_store
@@ -121,7 +122,7 @@ def _of_shards(store: Store, root: Path, continued: frozenset[str] | None) -> It
         for path in _files(folder):
             if gone is not None:
                 yield path, gone
-            elif path.name.startswith(".") and path.suffix == ".part":
+            elif is_partial(path.name):
                 yield path, "half-written by an attempt that died"
 
 

@@ -1,33 +1,13 @@
 """Pieces of work that land as whole files, so that what a killed run has finished is not done again."""
 
-import contextlib
 import io
-import uuid
-from collections.abc import Callable, Iterator
-from typing import BinaryIO
+from collections.abc import Callable
 
-import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from curation.store import locate
-
-_PARTIAL = ".part"
-
-
-@contextlib.contextmanager
-def whole_file(filesystem: fsspec.AbstractFileSystem, path: str) -> Iterator[BinaryIO]:
-    """A file that appears under its name when it is complete, or not at all."""
-    folder, _, name = path.rpartition("/")
-    partial = f"{folder}/.{name}.{uuid.uuid4().hex}{_PARTIAL}"  # of this attempt: another one may still be writing
-    try:
-        with filesystem.open(partial, "wb") as file:
-            yield file
-        filesystem.mv(partial, path)
-    except BaseException:
-        if filesystem.exists(partial):
-            filesystem.rm(partial)
-        raise
+from curation.whole_files import is_partial, whole_file
 
 
 def landed(path: str, key: str, wanted: list[str], make: Callable[[], pa.Table]) -> pa.Table:
@@ -59,6 +39,5 @@ def remove_partial(folder: str) -> None:
     if not filesystem.exists(root):
         return
     for path in filesystem.ls(root, detail=False):
-        name = path.rpartition("/")[2]
-        if name.startswith(".") and name.endswith(_PARTIAL):
+        if is_partial(path.rpartition("/")[2]):
             filesystem.rm(path)

@@ -15,12 +15,12 @@ from curation.fetch.img2dataset_quiet import import_img2dataset
 from curation.fetch.options import FetchOptions
 from curation.fetch.outcome import Fetched, FetchError, Moved
 from curation.fetch.permission import Permission
-from curation.fetch.pieces import whole_file
 from curation.fetch.retry import pause_s
 from curation.fetch.tars import TarWriter, extension
 from curation.fetch.turns import Hosts, Turn, Turns
 from curation.schema import Reason
 from curation.store import locate
+from curation.whole_files import whole_file
 
 MAX_URLS_PER_SHARD = 100_000
 

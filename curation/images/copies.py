@@ -3,9 +3,9 @@
 import hashlib
 from contextlib import ExitStack
 
-from curation.fetch.pieces import whole_file
 from curation.fetch.tars import TarWriter, extension
 from curation.store import locate
+from curation.whole_files import whole_file
 
 _SHARD_BYTES = 1 << 30
 

@@ -22,6 +22,7 @@ from curation.release.card import card
 from curation.release.croissant import croissant
 from curation.release.safety import Safety
 from curation.store import Run, locate
+from curation.whole_files import put_whole
 
 FORMAT_VERSION = 2
 MANIFEST, INDEX, CROISSANT, CARD = "manifest.json", "index.parquet", "croissant.json", "README.md"
@@ -237,8 +238,5 @@ def _stage(run: Run) -> Stage:
 
 
 def _put(fs: Any, folder: str, name: str, data: bytes) -> dict[str, Any]:
-    """Write under another name and move into place, so that nobody reads half a file."""
-    target = posixpath.join(folder, name)
-    fs.pipe_file(target + ".partial", data)
-    fs.mv(target + ".partial", target)
+    put_whole(fs, posixpath.join(folder, name), data)
     return {"size_bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}

@@ -1,8 +1,6 @@
-import fsspec
 import pyarrow as pa
-import pytest
 
-from curation.fetch.pieces import landed, remove_partial, whole_file
+from curation.fetch.pieces import landed, remove_partial
 
 ROWS = pa.table({"url": ["a", "b"], "answer": [1, 2]})
 
@@ -23,23 +21,6 @@ def test_a_piece_about_something_else_is_made_again(tmp_path):
     other = pa.table({"url": ["a"], "answer": [3]})
     assert landed(path, "url", ["a"], lambda: other) == other
     assert landed(path, "url", ["a"], lambda: ROWS) == other
-
-
-def test_a_file_is_whole_or_not_there(tmp_path):
-    filesystem = fsspec.filesystem("file")
-
-    def half() -> None:
-        with whole_file(filesystem, str(tmp_path / "a")) as file:
-            file.write(b"half")
-            raise RuntimeError
-
-    with pytest.raises(RuntimeError):
-        half()
-    assert list(tmp_path.iterdir()) == []
-    with whole_file(filesystem, str(tmp_path / "a")) as file:
-        file.write(b"all")
-        assert [path.name for path in tmp_path.iterdir()] != ["a"]
-    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("a", b"all")]
 
 
 def test_what_killed_attempts_left_is_removed_and_nothing_else(tmp_path):
