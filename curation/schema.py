@@ -70,12 +70,16 @@ STAGES = ("extract_links", "download", "index", "screen", "embed", "dedup", "clu
 
 @dataclass(frozen=True)
 class Table:
-    """A table's name, Arrow schema, version, and the columns it is partitioned by."""
+    """A table's name, Arrow schema, version, and the columns it is partitioned by.
+
+    ``appended`` tables hold facts that are never replaced: a run adds those that are not there yet.
+    """
 
     name: str
     schema: pa.Schema
     version: int = 1
     partition_by: tuple[str, ...] = ()
+    appended: bool = False
 
 
 def _schema(**columns: pa.DataType) -> pa.Schema:
@@ -211,11 +215,26 @@ DECISIONS = Table(
         run_id=pa.string(),
     ),
     partition_by=("stage",),
+    appended=True,
 )
 
 COLLECTIONS = Table(
     "collections",  # the images of the named evaluation and query sets
     _schema(collection=pa.string(), image_id=pa.string(), path=pa.string()),
+)
+
+TILES = Table(
+    "tiles",  # what index shards hold: one row for every record batch, which has vectors of one list
+    _schema(
+        index=pa.string(),  # digest of the model and the codebook (curation.neighbours.index.IndexKey)
+        collection=pa.string(),  # "pool" or a reference set's name
+        snapshot=pa.int32(),  # 0, 1, 2, ... in the order they were added to this index
+        shard=pa.string(),  # relative to the store; a URI where the index is another store's
+        batch=pa.int32(),  # number of the record batch in its shard
+        list=pa.int32(),
+        num_rows=pa.int32(),
+    ),
+    appended=True,
 )
 
 EDGES = Table(
@@ -289,12 +308,18 @@ RUNS = Table(
         dropped=pa.string(),  # JSON: reason -> rows
         metrics=pa.string(),  # JSON: whatever else the stage measured
     ),
+    appended=True,
 )
 
 TABLES = {
     table.name: table
     for table in (
-        LINKS, FILES, IMAGES, SCREENED, DETECTIONS, SIGHTINGS, ROBOTS, FETCHES, DECISIONS, COLLECTIONS, EDGES,
-        COMPONENTS, CENTROIDS, CLUSTERS, RETRIEVALS, SELECTION, TAKEDOWNS, RUNS,
+        LINKS, FILES, IMAGES, SCREENED, DETECTIONS, SIGHTINGS, ROBOTS, FETCHES, DECISIONS, COLLECTIONS, TILES,
+        EDGES, COMPONENTS, CENTROIDS, CLUSTERS, RETRIEVALS, SELECTION, TAKEDOWNS, RUNS,
     )
 }  # fmt: skip
+
+
+def is_appended(name: str) -> bool:
+    """Whether a table of this name holds facts that are never replaced."""
+    return name in TABLES and TABLES[name].appended

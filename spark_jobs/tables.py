@@ -22,7 +22,7 @@ from pyspark.sql.pandas.types import from_arrow_schema
 
 from curation import schema
 from curation.release.canonical import canonical_json
-from curation.schema import Table
+from curation.schema import Table, is_appended
 from curation.store import Run, Store, locate
 from curation.whole_files import put_whole
 
@@ -94,6 +94,23 @@ class Tables(Store):
         if not self.written_by(table, run.run_id):
             self._commit(delta, table, self._put(table, rows, {}), run, mode="overwrite")
 
+    def append(self, table: Table, rows: DataFrame | pa.Table, run: RunKey, transactions: dict[str, int]) -> None:
+        """Add facts in one commit that also records, by name, how far each piece of work has come.
+
+        Args:
+            table: one that is ``appended``.
+            rows: facts that are not in it yet; there may be none.
+            run: whoever adds them.
+            transactions: name of a piece of work -> a number that grows; ``progress`` gives it back.
+        """
+        assert table.appended, f"{table.name} is replaced by every run"
+        self._commit(self._create(table), table, self._put(table, rows, {}), run, mode="append", also=transactions)
+
+    def progress(self, table: Table, name: str) -> int | None:
+        """What the last commit that tells of a piece of work recorded of it (see ``append``)."""
+        delta = self._delta(table.name)
+        return None if delta is None else delta.transaction_version(name)
+
     def append_decisions(self, decisions: DataFrame, run: RunKey) -> None:
         """Append one run's rows to the ledger in one commit; a run that is in the ledger already is not added twice."""
         table = schema.DECISIONS
@@ -147,10 +164,10 @@ class Tables(Store):
         return sum(run_id.partition("-")[0] == base for run_id in ids)
 
     def is_intact(self, run: Run) -> bool:
-        """Whether the tables that a run replaced are still as it left them."""
+        """Whether the tables that a run replaced are still as it left them, and those it added to still there."""
         for name, version in run.tables.items():
             delta = self._delta(name)
-            if name != schema.DECISIONS.name and (delta is None or delta.version() != version):
+            if delta is None or delta.version() < version or (delta.version() > version and not is_appended(name)):
                 return False
         return True
 
@@ -204,7 +221,15 @@ class Tables(Store):
         frame = rows.select(*columns.names)
         return [row.asDict() for row in frame.mapInArrow(put, from_arrow_schema(_WRITTEN)).collect()]
 
-    def _commit(self, delta: DeltaTable, table: Table, parts: list[dict[str, Any]], run: RunKey, mode: str) -> None:
+    def _commit(
+        self,
+        delta: DeltaTable,
+        table: Table,
+        parts: list[dict[str, Any]],
+        run: RunKey,
+        mode: str,
+        also: dict[str, int] | None = None,
+    ) -> None:
         actions = [
             AddAction(
                 path=part["path"],
@@ -222,7 +247,8 @@ class Tables(Store):
             delta.schema(),
             partition_by=list(table.partition_by) or None,
             commit_properties=CommitProperties(
-                custom_metadata=run.lineage(table), app_transactions=[Transaction(run.run_id, 1)]
+                custom_metadata=run.lineage(table),
+                app_transactions=[Transaction(name, n) for name, n in {run.run_id: 1, **(also or {})}.items()],
             ),
         )
 
