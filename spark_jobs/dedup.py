@@ -14,7 +14,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_schema
 
 from curation import schema
-from curation.neighbours import duplicates, knn
+from curation.neighbours import duplicates, knn, relative
 from curation.schema import POOL, Reason
 from spark_jobs import vectors
 from spark_jobs.config import Dedup
@@ -149,7 +149,7 @@ def _relative(
     reference_node = {image_id: i for i, image_id in enumerate(references.ids)}
     direct, scores = _edges(context, name, pool_node, reference_node)
     scope = context.config.recipe.dedup.reference_scope
-    return duplicates.relative(
+    return relative.relative(
         np.array(list(pool_node), np.str_), edges, similarities, references.ids, direct, scores, scope
     )
 

@@ -109,16 +109,19 @@ def spanning_forest(edges: np.ndarray) -> np.ndarray:
 
 
 @compiled
+def root(parent: np.ndarray, node: np.uint32) -> np.uint32:
+    """The lowest node of a node's set; the path there is halved."""
+    while parent[node] != node:
+        parent[node] = parent[parent[node]]
+        node = parent[node]
+    return node
+
+
+@compiled
 def _join(parent: np.ndarray, edges: np.ndarray) -> None:
-    """Union to the smaller id with path halving; ``parent`` [n] and ``edges`` [m, 2] are uint32."""
+    """Union to the smaller id; ``parent`` [n] and ``edges`` [m, 2] are uint32."""
     for i in range(len(edges)):
-        a, b = edges[i, 0], edges[i, 1]
-        while parent[a] != a:
-            parent[a] = parent[parent[a]]
-            a = parent[a]
-        while parent[b] != b:
-            parent[b] = parent[parent[b]]
-            b = parent[b]
+        a, b = root(parent, edges[i, 0]), root(parent, edges[i, 1])
         if a < b:
             parent[b] = a
         else:  # the same root where it was joined before
