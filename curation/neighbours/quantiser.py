@@ -2,23 +2,31 @@
 
 import hashlib
 import io
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import torch
+from torch import Tensor
 
+from curation.neighbours.compiled import compiled
+from curation.neighbours.compute import in_order, product_dtype
+
+SAMPLE_PER_LIST = 64  # vectors that training needs; k-means gains little from more
 _NORM = 4000.0  # of codes; the sum of any products of two such vectors is below 2^24, so float32 holds it exactly
-_LEVELS = 256.0  # the largest integer below which bfloat16 holds all of them
-_CHUNK_ROWS = 4096
+_LEVELS = 256.0  # the largest number up to which bfloat16 holds all whole ones
+_CHUNK_ROWS = 1024
+_BLOCK_LISTS = 64
 
 
 @dataclass(frozen=True)
 class Quantiser:
     """Lists, each with a centroid on the sphere; a vector belongs to those with the largest inner product.
 
-    Vectors and centroids are rounded to whole numbers so small that the products of a matrix product, and all sums
-    of them, are whole numbers that float32 holds. Which lists a vector belongs to is therefore the same in any
-    batch, on any number of threads and on any machine.
+    Vectors and centroids are rounded to whole numbers so small that the terms of an inner product, and all sums of
+    them, are whole numbers that float32 holds; the result is rounded to bfloat16 once. Which lists a vector belongs to
+    is therefore the same in any batch, on any number of threads, and in any precision that this machine is fast at.
 
     Attributes:
         centroids: [num_lists, d] int16, all about equally long; codes as above.
@@ -27,14 +35,19 @@ class Quantiser:
     centroids: np.ndarray
 
     @classmethod
-    def train(cls, sample: np.ndarray, num_lists: int, seed: int, num_rounds: int = 4) -> "Quantiser":
+    def train(
+        cls, sample: np.ndarray, num_lists: int, seed: int, num_rounds: int = 8, num_threads: int | None = None
+    ) -> "Quantiser":
         """Spherical k-means on a sample, from sample points drawn by a seed.
 
+        Sums are whole numbers too, so the same sample and seed give the same quantiser anywhere.
+
         Args:
-            sample: [n, d] float16 or float32, at least ``num_lists`` rows.
+            sample: [n, d] float16 or float32, ``SAMPLE_PER_LIST`` rows a list do well.
             num_lists: number of lists.
             seed: of the drawn points.
             num_rounds: of Lloyd's iteration.
+            num_threads: None: as many as torch uses.
 
         Raises:
             ValueError: fewer rows than lists, or no list.
@@ -43,16 +56,18 @@ class Quantiser:
             raise ValueError(f"num_lists {num_lists}: give 1 to {len(sample)}, the number of vectors trained on")
         if num_lists == 1:
             return cls(np.zeros((1, sample.shape[1]), np.int16))
-        codes = _codes(sample)
+        codes = np.concatenate([_codes(chunk).to(torch.int16).numpy() for chunk in _chunks(sample)])
         drawn = np.sort(np.random.default_rng(seed).choice(len(sample), num_lists, replace=False))
-        quantiser = cls(_normalised(codes[drawn].astype(np.int64)))
+        quantiser = cls(_equally_long(codes[drawn].astype(np.int64)))
         for _ in range(num_rounds):
-            nearest = quantiser._nearest_codes(codes, 1)[:, 0]
             sums = np.zeros((num_lists, sample.shape[1]), np.int64)
-            np.add.at(sums, nearest, codes)
+            start = 0
+            for nearest in quantiser._ranked(_chunks(codes), 1, num_threads):
+                _add(codes[start : start + len(nearest)], nearest[:, 0], sums)
+                start += len(nearest)
             empty = ~sums.any(axis=1)
             sums[empty] = codes[drawn[empty]]
-            quantiser = cls(_normalised(sums))
+            quantiser = cls(_equally_long(sums))
         return quantiser
 
     @property
@@ -60,34 +75,54 @@ class Quantiser:
         """Number of lists."""
         return len(self.centroids)
 
-    def nearest(self, vectors: np.ndarray, m: int = 1) -> np.ndarray:
-        """The ``m`` nearest lists of every vector; of equally near ones those with the lower numbers.
-
-        Args:
-            vectors: [n, d] float16 or float32.
-            m: number of lists a vector, at most ``num_lists``.
+    def nearest(self, vectors: np.ndarray, m: int, num_threads: int | None = None) -> np.ndarray:
+        """The ``m`` nearest lists of every vector, in the order of their numbers; see :meth:`ranked`.
 
         Returns:
             [n, m] int32, ascending in each row.
+        """
+        return np.sort(self.ranked(vectors, m, num_threads), axis=1)
+
+    def ranked(self, vectors: np.ndarray, m: int, num_threads: int | None = None) -> np.ndarray:
+        """The ``m`` nearest lists of every vector, the nearest first; of equally near ones the lower number.
+
+        Args:
+            vectors: [n, d] float16 or float32; their lengths do not matter.
+            m: number of lists a vector, at most ``num_lists``.
+            num_threads: None: as many as torch uses.
+
+        Returns:
+            [n, m] int32.
 
         Raises:
-            ValueError: more lists are asked for than there are.
+            ValueError: more lists are asked for than there are, or the vectors have another dimension.
         """
         if not 1 <= m <= self.num_lists:
             raise ValueError(f"{m} nearest lists asked for; give 1 to {self.num_lists}")
-        if self.num_lists == 1:
-            return np.zeros((len(vectors), 1), np.int32)
-        return self._nearest_codes(_codes(vectors), m)
-
-    def _nearest_codes(self, codes: np.ndarray, m: int) -> np.ndarray:
-        result = np.empty((len(codes), m), np.int32)
-        centroids = self.centroids.astype(np.float32)
-        for start in range(0, len(codes), _CHUNK_ROWS):
-            part = slice(start, start + _CHUNK_ROWS)
-            products = codes[part].astype(np.float32) @ centroids.T
-            ranked = np.argsort(-products, axis=1, kind="stable")[:, :m]
-            result[part] = np.sort(ranked, axis=1)
+        if vectors.shape[1:] != self.centroids.shape[1:]:
+            raise ValueError(
+                f"vectors are {list(vectors.shape)}; the quantiser has {self.centroids.shape[1]} dimensions"
+            )
+        result = np.zeros((len(vectors), m), np.int32)
+        if self.num_lists > 1:
+            start = 0
+            for lists in self._ranked(_chunks(vectors), m, num_threads):
+                result[start : start + len(lists)] = lists
+                start += len(lists)
         return result
+
+    def _ranked(self, chunks: Iterator[np.ndarray], m: int, num_threads: int | None) -> Iterator[np.ndarray]:
+        dtype = product_dtype("cpu")  # both hold the whole numbers exactly
+        centroids = torch.from_numpy(self.centroids).to(dtype).T
+
+        def lists_of(chunk: np.ndarray) -> np.ndarray:
+            codes = torch.from_numpy(chunk) if chunk.dtype == np.int16 else _codes(chunk)
+            products = (codes.to(dtype) @ centroids).bfloat16()
+            lists = np.empty((len(chunk), m), np.int32)
+            _best(products.view(torch.int16).numpy(), lists)
+            return lists
+
+        return in_order(lists_of, chunks, num_threads)
 
     def to_bytes(self) -> bytes:
         """The quantiser as one file; equal quantisers give equal bytes."""
@@ -116,14 +151,63 @@ class Quantiser:
         return hashlib.sha256(self.to_bytes()).hexdigest()
 
 
-def _codes(vectors: np.ndarray) -> np.ndarray:
-    """[n, d] -> int16: every row by its own factor, so that it is as fine as the bounds allow; lists do not mind."""
-    largest = np.abs(vectors).max(axis=1, keepdims=True).astype(np.float32)
-    scale = np.float32(min(_LEVELS, _NORM / vectors.shape[1] ** 0.5)) / np.where(largest > 0, largest, np.float32(1))
-    return np.rint(vectors * scale).astype(np.int16)
+def _chunks(vectors: np.ndarray) -> Iterator[np.ndarray]:
+    return (vectors[start : start + _CHUNK_ROWS] for start in range(0, len(vectors), _CHUNK_ROWS))
 
 
-def _normalised(sums: np.ndarray) -> np.ndarray:
-    """[k, d] int64 -> int16: equally long rows, as long as the bounds allow."""
-    directions = sums / np.sqrt((sums * sums).sum(axis=1, keepdims=True))
+def _codes(vectors: np.ndarray) -> Tensor:
+    """[n, d] -> float32 whole numbers: every row by its own factor, as fine as the bounds allow; lists do not mind."""
+    codes = torch.from_numpy(np.ascontiguousarray(vectors)).float()
+    largest = codes.abs().amax(dim=1, keepdim=True)
+    largest[largest == 0] = 1
+    return codes.mul(min(_LEVELS, _NORM / vectors.shape[1] ** 0.5) / largest).round_()
+
+
+def _equally_long(sums: np.ndarray) -> np.ndarray:
+    """[k, d] int64 -> int16: the same directions, all of one length, the largest that the bounds allow."""
+    largest = np.abs(sums).max(axis=1, keepdims=True)
+    shares = np.rint(sums * (2.0**20 / largest)).astype(np.int64)  # so small that the squares add up exactly
+    directions = shares / np.sqrt((shares * shares).sum(axis=1, keepdims=True))
     return np.rint(directions * min(_NORM, _LEVELS / np.abs(directions).max())).astype(np.int16)
+
+
+@compiled
+def _add(codes: np.ndarray, lists: np.ndarray, sums: np.ndarray) -> None:
+    for row in range(len(codes)):
+        for i in range(codes.shape[1]):
+            sums[lists[row], i] += codes[row, i]
+
+
+@compiled
+def _best(products: np.ndarray, lists: np.ndarray) -> None:
+    """The columns of the largest bfloat16 products of every row, the largest first, ties by the lower column.
+
+    Products of positive sign are in the order of their bits. Negative ones count as equal and less: a list with a
+    negative one is far from the nearest, save where there are next to no lists.
+    """
+    num_rows, num_columns = products.shape
+    m = lists.shape[1]
+    maxima = np.empty((num_columns + _BLOCK_LISTS - 1) // _BLOCK_LISTS, np.int16)
+    best = np.empty(m, np.int16)
+    for row in range(num_rows):
+        for block in range(len(maxima)):
+            most = np.int16(-1)
+            for column in range(block * _BLOCK_LISTS, min((block + 1) * _BLOCK_LISTS, num_columns)):
+                value = products[row, column]
+                most = value if value > most else most
+            maxima[block] = most
+        found = 0
+        for block in range(len(maxima)):
+            if found == m and maxima[block] <= best[m - 1]:
+                continue
+            for column in range(block * _BLOCK_LISTS, min((block + 1) * _BLOCK_LISTS, num_columns)):
+                value = max(products[row, column], np.int16(-1))
+                if found < m or value > best[m - 1]:
+                    place = min(found, m - 1)
+                    while place > 0 and best[place - 1] < value:
+                        best[place] = best[place - 1]
+                        lists[row, place] = lists[row, place - 1]
+                        place -= 1
+                    best[place] = value
+                    lists[row, place] = column
+                    found = min(found + 1, m)

@@ -2,14 +2,17 @@
 
 import numpy as np
 
-_CHUNK_ROWS = 4096  # bounds the float64 copies; rows are independent, so the size changes no bit
+from curation.neighbours.compiled import compiled
+
+_CHUNK_ROWS = 512  # both sides as float32 stay in a core's cache; rows are independent, so the size changes no bit
 
 
 def pair_similarities(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Row-wise inner products whose bits depend on nothing but the two rows.
 
     A matrix product may sum in another order when its shape or the number of threads changes. Here every row is
-    multiplied in float64 and summed by halving, so tables are equal for any partitioning, and on any machine.
+    multiplied in float64 and summed by halving: the upper half of the terms is added to the lower until one is left.
+    So tables are equal for any partitioning, and on any machine.
 
     Args:
         a: [n, d] float16 or float32.
@@ -26,15 +29,42 @@ def pair_similarities(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     result = np.empty(len(a), np.float32)
     for start in range(0, len(a), _CHUNK_ROWS):
         rows = slice(start, start + _CHUNK_ROWS)
-        result[rows] = _halving_sum(a[rows].astype(np.float64) * b[rows].astype(np.float64))
+        _halving_sums(
+            np.ascontiguousarray(a[rows], np.float32), np.ascontiguousarray(b[rows], np.float32), result[rows]
+        )
     return result
 
 
-def _halving_sum(terms: np.ndarray) -> np.ndarray:
-    """[n, d] -> [n]: add the upper half of the columns to the lower until one is left."""
-    while terms.shape[1] > 1:
-        half = (terms.shape[1] + 1) // 2
-        rest = terms.shape[1] - half
-        terms[:, :rest] += terms[:, half:]
-        terms = terms[:, :half]
-    return terms[:, 0] if terms.shape[1] else np.zeros(len(terms))
+def similarities_of_rows(a: np.ndarray, b: np.ndarray, left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """``pair_similarities(a[left], b[right])`` without a copy of all these rows at once.
+
+    Args:
+        a: [n, d] float16 or float32.
+        b: [m, d], as ``a``.
+        left: [p] rows of ``a``.
+        right: [p] rows of ``b``.
+
+    Returns:
+        [p] float32.
+    """
+    result = np.empty(len(left), np.float32)
+    for start in range(0, len(left), _CHUNK_ROWS):
+        part = slice(start, start + _CHUNK_ROWS)
+        result[part] = pair_similarities(a[left[part]], b[right[part]])
+    return result
+
+
+@compiled
+def _halving_sums(a: np.ndarray, b: np.ndarray, result: np.ndarray) -> None:
+    num_rows, dim = a.shape
+    terms = np.zeros(max(dim, 1), np.float64)
+    for row in range(num_rows):
+        for i in range(dim):
+            terms[i] = np.float64(a[row, i]) * np.float64(b[row, i])
+        width = dim
+        while width > 1:
+            half = (width + 1) // 2
+            for i in range(width - half):
+                terms[i] += terms[half + i]
+            width = half
+        result[row] = terms[0]

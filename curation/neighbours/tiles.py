@@ -1,18 +1,17 @@
 """All pairs above a threshold of one or two tiles of vectors: a matrix product finds them, exact arithmetic decides."""
 
-import functools
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from curation.neighbours.similarity import pair_similarities
+from curation.neighbours.compiled import compiled
+from curation.neighbours.compute import device, product_dtype
+from curation.neighbours.similarity import similarities_of_rows
 
-_BLOCK_ROWS = 1024  # a block of products and its two operands stay in a core's cache
-_BF16_ERROR = 2.0**-8 + 2.0**-9 + 2.0**-12  # of both operands, of the rounded product, of the sums in between
-_FP32_ERROR = 2.0**-12
+BLOCK_ROWS = 1024  # a block of products and its two operands stay in a core's cache
 
 
 @dataclass(frozen=True)
@@ -50,7 +49,7 @@ def within(vectors: np.ndarray, threshold: float) -> Pairs:
     """All pairs of rows of one tile that are more similar than a threshold.
 
     Args:
-        vectors: [n, d] float16 or float32; the cosine is meant where rows have unit length.
+        vectors: [n, d] float16 or float32; the similarity is the cosine where rows have unit length.
         threshold: pairs with a similarity above it are returned.
 
     Returns:
@@ -59,7 +58,13 @@ def within(vectors: np.ndarray, threshold: float) -> Pairs:
     Raises:
         ValueError: the vectors are of another shape or dtype.
     """
-    return _similar(vectors, vectors, threshold, same=True)
+    products, limit = operand(vectors), limit_of(vectors, vectors, threshold)
+    strips = []
+    for start in range(0, len(vectors), BLOCK_ROWS):
+        left, right = candidates(products[start : start + BLOCK_ROWS], products[start:], limit)
+        upper = left < right
+        strips.append(verified(vectors, vectors, left[upper] + start, right[upper] + start, threshold))
+    return Pairs.concatenate(strips)
 
 
 def between(a: np.ndarray, b: np.ndarray, threshold: float) -> Pairs:
@@ -77,71 +82,127 @@ def between(a: np.ndarray, b: np.ndarray, threshold: float) -> Pairs:
         ValueError: the vectors are of another shape or dtype, or differ in either.
     """
     if a.shape[1:] != b.shape[1:] or a.dtype != b.dtype:
-        raise ValueError(
-            f"two tiles of one dimension and dtype are needed, not {a.shape} {a.dtype}, {b.shape} {b.dtype}"
-        )
-    return _similar(a, b, threshold, same=False)
+        raise ValueError(f"two tiles must have one width and dtype, not {a.shape} {a.dtype} and {b.shape} {b.dtype}")
+    rows, columns, limit = operand(a), operand(b), limit_of(a, b, threshold)
+    strips = []
+    for start in range(0, len(a), BLOCK_ROWS):
+        left, right = candidates(rows[start : start + BLOCK_ROWS], columns, limit)
+        strips.append(verified(a, b, left + start, right, threshold))
+    return Pairs.concatenate(strips)
 
 
-def _similar(a: np.ndarray, b: np.ndarray, threshold: float, *, same: bool) -> Pairs:
-    for vectors in (a, b):
-        if vectors.ndim != 2 or vectors.dtype not in (np.float16, np.float32):
-            raise ValueError(f"a tile is [n, d] of float16 or float32, not {vectors.shape} of {vectors.dtype}")
-    if not len(a) or not len(b):
-        return Pairs.concatenate([])
-    dtype = _fast_dtype(_device())
-    left_operand = _operand(a, dtype)
-    right_operand = left_operand if same else _operand(b, dtype)
-    error = _BF16_ERROR if dtype == torch.bfloat16 else _FP32_ERROR
-    limit = threshold - error * _longest(a) * (_longest(b) if not same else _longest(a))
-    lefts, rights = [], []
-    for start in range(0, len(a), _BLOCK_ROWS):
-        rows = left_operand[start : start + _BLOCK_ROWS]
-        for first in range(start if same else 0, len(b), _BLOCK_ROWS):
-            left, right = _candidates(rows @ right_operand[first : first + _BLOCK_ROWS].T, limit)
-            lefts.append(left + start)
-            rights.append(right + first)
-    left, right = np.concatenate(lefts), np.concatenate(rights)
-    if same:
-        upper = left < right
-        left, right = left[upper], right[upper]
-    similarity = pair_similarities(a[left], b[right])
+def operand(vectors: np.ndarray) -> Tensor:
+    """Vectors as this machine multiplies them: on the GPU where there is one, in bfloat16 where that is fast.
+
+    Raises:
+        ValueError: the vectors are no matrix of float16 or float32.
+    """
+    if vectors.ndim != 2 or vectors.dtype not in (np.float16, np.float32):
+        raise ValueError(f"a tile is [n, d] of float16 or float32, not {list(vectors.shape)} of {vectors.dtype}")
+    where = device()
+    return torch.from_numpy(np.ascontiguousarray(vectors)).to(where).to(product_dtype(where.type))
+
+
+def margin(dim: int, longest: float, dtype: torch.dtype) -> float:
+    """By how much a product of two operands may be below the similarity at most.
+
+    Rounding to bfloat16 moves every factor by 2^-9 of itself at most, so the sum of products by no more than twice that
+    of the product of the two lengths (Cauchy, Schwarz); and the result is rounded once more.
+
+    Args:
+        dim: number of terms.
+        longest: the product of the lengths of the two vectors at most.
+        dtype: of the operands.
+    """
+    rounding = 2.0**-8 + 2.0**-9 + 2.0**-16 if dtype == torch.bfloat16 else 0.0
+    return longest * (rounding + (dim + 4) * 2.0**-23)  # and the sums, in float32
+
+
+def candidates(rows: Tensor, columns: Tensor, limit: float) -> tuple[np.ndarray, np.ndarray]:
+    """All places in the product of two operands above a limit, among them every pair that may be similar.
+
+    Args:
+        rows: [n, d] as :func:`operand` gives them; a block of :data:`BLOCK_ROWS` or fewer.
+        columns: [m, d]; any number.
+        limit: of :func:`limit_of`.
+
+    Returns:
+        Row [c] int64 and column [c] int64, in no order that matters.
+    """
+    found = [
+        (row, column + start)
+        for start in range(0, len(columns), BLOCK_ROWS)
+        for row, column in [_above(rows @ columns[start : start + BLOCK_ROWS].T, limit)]
+    ]
+    empty = np.empty(0, np.int64)
+    return np.concatenate([empty, *(row for row, _ in found)]), np.concatenate([empty, *(col for _, col in found)])
+
+
+def verified(a: np.ndarray, b: np.ndarray, left: np.ndarray, right: np.ndarray, threshold: float) -> Pairs:
+    """The candidates that are similar indeed, with their similarity, by left, then right."""
+    similarity = similarities_of_rows(a, b, left, right)
     above = np.flatnonzero(similarity > np.float32(threshold))
     above = above[np.lexsort((right[above], left[above]))]
     return Pairs(left[above], right[above], similarity[above])
 
 
-def _candidates(products: torch.Tensor, limit: float) -> tuple[np.ndarray, np.ndarray]:
-    """Rows and columns of the products above a limit; a row's maximum is taken first, for few rows have any."""
-    rows = torch.nonzero(products.amax(dim=1) > limit)[:, 0]
+def limit_of(a: np.ndarray, b: np.ndarray, threshold: float) -> float:
+    """What the products of all pairs above the threshold exceed, however they are rounded."""
+    longest = _longest(a)
+    longest *= longest if b is a else _longest(b)
+    return threshold - margin(a.shape[1], longest, product_dtype(device().type))
+
+
+def _longest(vectors: np.ndarray) -> float:
+    """The length of the longest vector, rounded up a little; 0 where there is none."""
+    most = 0.0
+    for start in range(0, len(vectors), BLOCK_ROWS):
+        chunk = torch.from_numpy(np.ascontiguousarray(vectors[start : start + BLOCK_ROWS])).float()
+        most = max(most, float(torch.linalg.vector_norm(chunk, dim=1).max()))
+    return most * (1 + 2.0**-10)
+
+
+def _above(products: Tensor, limit: float) -> tuple[np.ndarray, np.ndarray]:
+    if products.device.type == "cpu" and limit > 0:
+        return _places(products, limit)
+    rows = torch.nonzero(products.amax(dim=1) > limit)[:, 0]  # few rows have any, and most products are looked at once
     row, column = torch.nonzero(products[rows] > limit, as_tuple=True)
     return rows[row].cpu().numpy(), column.cpu().numpy()
 
 
-def _operand(vectors: np.ndarray, dtype: torch.dtype) -> torch.Tensor:
-    return torch.from_numpy(np.ascontiguousarray(vectors)).to(_device()).to(dtype)
+def _places(products: Tensor, limit: float) -> tuple[np.ndarray, np.ndarray]:
+    """Positive floats are in the order of their bits, and negative ones lie below: so whole numbers are compared."""
+    bits = int(np.float32(limit).view(np.int32)) - 1
+    if products.dtype == torch.bfloat16:  # a float32 without its lower half
+        products, bits = products.view(torch.int16), bits >> 16
+    else:
+        products = products.view(torch.int32)
+    whole = products.numpy()
+    bound = whole.dtype.type(bits)
+    size = 4 * BLOCK_ROWS
+    while True:
+        places = np.empty((2, size), np.int64)
+        count = _scan(whole, bound, places)
+        if count <= size:
+            return places[0, :count], places[1, :count]
+        size = count
 
 
-def _longest(vectors: np.ndarray) -> float:
-    return float(np.sqrt(np.einsum("nd,nd->n", vectors, vectors, dtype=np.float32).max()))
-
-
-def _device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-@functools.cache
-def _fast_dtype(device: torch.device) -> torch.dtype:
-    """bfloat16 where a matrix product of it is clearly faster; the pairs are the same either way."""
-    if device.type == "cuda":
-        return torch.bfloat16
-    seconds = {}
-    for dtype in (torch.float32, torch.bfloat16):
-        operand = torch.ones(512, 512, dtype=dtype)
-        times = []
-        for _ in range(4):
-            start = time.perf_counter()
-            operand @ operand
-            times.append(time.perf_counter() - start)
-        seconds[dtype] = min(times)
-    return torch.bfloat16 if seconds[torch.bfloat16] < 0.7 * seconds[torch.float32] else torch.float32
+@compiled
+def _scan(products: np.ndarray, bound: np.integer, places: np.ndarray) -> int:
+    """Write row and column of all products above the bound while there is room; return how many there are."""
+    num_rows, num_columns = products.shape
+    count = 0
+    for row in range(num_rows):
+        most = bound
+        for column in range(num_columns):  # the maximum of a row first: this loop is vectorised
+            value = products[row, column]
+            most = value if value > most else most
+        if most > bound:
+            for column in range(num_columns):
+                if products[row, column] > bound:
+                    if count < places.shape[1]:
+                        places[0, count] = row
+                        places[1, count] = column
+                    count += 1
+    return count

