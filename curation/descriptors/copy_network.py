@@ -45,8 +45,13 @@ class CopyNetwork(nn.Module):
         return F.normalize(self.projection(pooled), dim=1)
 
 
-def load_copy_network(path: str | Path = WEIGHTS, sha256: str = SHA256) -> TrainedEmbedder:
+def load_copy_network(path: str | Path = WEIGHTS, sha256: str = SHA256, size: int | None = None) -> TrainedEmbedder:
     """The descriptor in a file of ``training.copies.train``, by default the one that ships.
+
+    Args:
+        path: safetensors.
+        sha256: of the file.
+        size: pixels of the square input; by default the file's.
 
     Raises:
         ValueError: the file is missing, has another hash, or is not such a descriptor.
@@ -60,7 +65,7 @@ def load_copy_network(path: str | Path = WEIGHTS, sha256: str = SHA256) -> Train
         missing, unexpected = network.load_state_dict(
             {name: tensor.float() for name, tensor in safetensors.torch.load(data).items()}, strict=False
         )
-        use = {key: made[key] for key in ("size", "mean", "std")}
+        use = {"size": size or made["size"], "mean": made["mean"], "std": made["std"]}
         spec = EmbedderSpec.model_validate({**file, **use, "resize": "squash"})
     except (KeyError, ValueError, RuntimeError, safetensors.SafetensorError) as error:
         raise ValueError(

@@ -6,6 +6,7 @@ differs less. So a speedup is taken round by round, and its spread over the roun
 
 import argparse
 import json
+import math
 import multiprocessing
 import os
 import platform
@@ -134,8 +135,16 @@ def finish(name: str, timing: Timing, keys: Mapping[str, Any]) -> None:
     """Print the table and, as the last line, one JSON object: name, hardware, commit, rounds, the keys."""
     print(timing.table())
     head = {"name": name, "hardware": hardware(), "commit": commit(), "rounds": timing.rounds}
-    rounded = {key: float(f"{value:.4g}") if isinstance(value, float) else value for key, value in keys.items()}
-    print(json.dumps(head | rounded))
+    print(json.dumps(head | rounded(keys)))
+
+
+def rounded(value: Any) -> Any:
+    """Four digits of every float in nested mappings; one that is not finite becomes None, since JSON has no other."""
+    if isinstance(value, Mapping):
+        return {key: rounded(one) for key, one in value.items()}
+    if isinstance(value, float):
+        return float(f"{value:.4g}") if math.isfinite(value) else None
+    return value
 
 
 def hardware() -> dict[str, Any]:

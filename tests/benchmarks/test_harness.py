@@ -13,6 +13,7 @@ from tests.benchmarks import components, harness
 ROOT = Path(__file__).resolve().parents[2]
 TINY = {
     "components": ["--num-nodes", "2000", "--num-edges", "1500"],
+    "copies": ["--edits", "vflip"],
     "detectors": [],
     "download": ["--images", "200", "--small", "100", "--hosts", "10"],
     "kmeans": ["--num-points", "500", "--dimension", "16", "--k", "8", "--num-iterations", "3"],
@@ -22,6 +23,7 @@ TINY = {
 }
 KEYS = {  # what the JSON line of each promises
     "components": {"speedup_scipy", "bytes_per_node"},
+    "copies": {"micro_ap", "recall_at_p90", "recall_crossres", "contenders"},
     "detectors": {"faces", "face_free", "detectors"},
     "download": {"images_per_s", "speedup_img2dataset", "peak_rss_bytes_small", "peak_rss_bytes_large"},
     "kmeans": {"speedup_faiss", "inertia_ratio", "peak_rss_bytes"},
@@ -136,7 +138,7 @@ def test_make_bench_runs_the_benchmarks_and_nothing_else():
     assert set(listed.partition(" in ")[2].partition(";")[0].split()) == set(TINY) == set(KEYS)
 
 
-NEEDS_REAL_DATA = ("detectors",)
+NEEDS_REAL_DATA = ("copies", "detectors")
 ALL = [
     pytest.param(name, marks=[pytest.mark.realdata, pytest.mark.slow] if name in NEEDS_REAL_DATA else [])
     for name in TINY
