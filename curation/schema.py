@@ -220,7 +220,15 @@ DECISIONS = Table(
 
 COLLECTIONS = Table(
     "collections",  # the images of the named evaluation and query sets
-    _schema(collection=pa.string(), image_id=pa.string(), path=pa.string()),
+    _schema(
+        collection=pa.string(),
+        image_id=pa.string(),
+        path=pa.string(),  # in the collection's folder; "a.tar#member" where it lies in a tar
+        shard=pa.string(),  # as in images
+        offset_bytes=pa.int64(),
+        size_bytes=pa.int64(),
+    ),
+    version=2,
 )
 
 TILES = Table(
@@ -281,17 +289,25 @@ TAKEDOWNS = Table("takedowns", _schema(image_id=pa.string(), url=pa.string(), re
 
 
 def embeddings(model: str) -> Table:
-    """The embeddings of one model: ``vector`` is little-endian float16, ``collection`` is "pool" or a set's name."""
+    """The embeddings under one name of a recipe: facts of (image_id, model), of whatever set the image is.
+
+    An image that could not be embedded at first may have a row with a vector besides, and rows of images that are
+    no longer in the pool stay: readers ask for ids, a model's digest and vectors that are not null.
+    """
     return Table(
-        f"embeddings_{model}",
+        f"{_EMBEDDINGS}{model}",
         _schema(
-            collection=pa.string(),
             image_id=pa.string(),
-            vector=pa.binary(),  # null where the image could not be embedded
-            model=pa.string(),  # digest of the model
+            vector=pa.binary(),  # little-endian float16; null where the image could not be embedded
+            model=pa.string(),  # digest of the embedder
             error=pa.string(),
         ),
+        version=2,
+        appended=True,
     )
+
+
+_EMBEDDINGS = "embeddings_"
 
 
 RUNS = Table(
@@ -322,4 +338,4 @@ TABLES = {
 
 def is_appended(name: str) -> bool:
     """Whether a table of this name holds facts that are never replaced."""
-    return name in TABLES and TABLES[name].appended
+    return name.startswith(_EMBEDDINGS) or (name in TABLES and TABLES[name].appended)

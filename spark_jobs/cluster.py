@@ -31,9 +31,12 @@ def run(context: Context) -> Outcome:
     rows = [{"cluster": i, "vector": row.tobytes()} for i, row in enumerate(centroids.astype("<f4"))]
     store.write(schema.CENTROIDS, pa.Table.from_pylist(rows, schema.CENTROIDS.schema), context.run)
 
-    embedded = store.frame(spark, schema.embeddings(recipe.model)).where(F.col("vector").isNotNull())
-    pool = embedded.join(kept, "image_id", "left_semi").where(F.col("collection") == POOL)
-    wanted = pool.unionByName(embedded.where(F.col("collection") != POOL)).select("collection", "image_id", "vector")
+    model = store.runs()["embed"].metrics[recipe.model]["digest"]
+    members = store.frame(spark, schema.COLLECTIONS).select("collection", "image_id").distinct()
+    members = members.unionByName(kept.select(F.lit(POOL).alias("collection"), "image_id"))
+    is_ours = (F.col("model") == model) & F.col("vector").isNotNull()
+    embedded = store.frame(spark, schema.embeddings(recipe.model)).where(is_ours).select("image_id", "vector")
+    wanted = members.join(embedded, "image_id").select("collection", "image_id", "vector")
 
     def assign(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
@@ -51,7 +54,6 @@ def run(context: Context) -> Outcome:
     spread = wanted.repartition(context.config.runtime.partitions, "image_id")
     store.write(schema.CLUSTERS, spread.mapInArrow(assign, from_arrow_schema(schema.CLUSTERS.schema)), context.run)
 
-    model = store.runs()["embed"].metrics[recipe.model]["digest"]
     assigned = store.frame(spark, schema.CLUSTERS).where(F.col("collection") == POOL)
     decisions = ledger_rows(assigned, image_id="image_id", score="similarity", model=F.lit(model))
     return Outcome(num_kept, decisions, {"clusters": k, "training_points": len(points)})

@@ -26,7 +26,7 @@ class Sources(Section):
     paths_root: str | None = None  # what a *.paths list's entries lie below; not needed where the list lies there too
     lists: dict[str, str] = {}  # name -> list of domains, suffixes and patterns to refuse (curation/links/rules.py)
     images: dict[str, str] = {}  # name -> folder of images or tars, indexed where they lie
-    collections: dict[str, str] = {}  # name -> folder of an evaluation or query set
+    collections: dict[str, str] = {}  # name -> evaluation or query set: a folder of images, tars or Parquet, or a file
 
 
 class ExtractLinks(Section):
@@ -91,7 +91,6 @@ class Embed(Section):
 
     models: dict[str, EmbedderSpec]
     max_pixels: int = Field(100_000_000, gt=0)  # of an evaluation or query image; the pool's are screened
-    batch_size: int = Field(64, gt=0)  # on average; membership follows from the image ids
 
 
 class Dedup(Section):
@@ -172,12 +171,23 @@ class Spark(Section):
     options: dict[str, str] = {}  # any other Spark property
 
 
+class EmbedWork(Section):
+    """How embedding is shared out."""
+
+    by: Literal["spark", "array"] = (
+        "spark"  # array: python -m curation.descriptors.array STORE does it, on GPU machines
+    )
+    images_per_task: int = Field(4096, gt=0)  # what a kill may cost; also the rows of a file
+    threads: int = Field(1, gt=0)  # of a Spark task: as many as spark.task.cpus
+
+
 class Runtime(Section):
     """How the work is done; no key here may change a result."""
 
     partitions: int = Field(4, gt=0)
     spark: Spark = Spark()
     download_threads: int = Field(16, gt=0, le=1024)  # URLs fetched at once by one task
+    embed: EmbedWork = EmbedWork()
     resolve: dict[str, str] = {}  # host or *.suffix -> address:port asked in its place; the only way to a local one
 
     @field_validator("resolve")

@@ -1,130 +1,200 @@
 """Embed the screened images, and the evaluation and query collections, with every model of the recipe.
 
-A unit is an image of the pool. Each model fills its own table, ``embeddings_<name>``, with float16 vectors.
+A unit is an image of the pool. Each model fills its own table, ``embeddings_<name>``, with float16 vectors: facts that
+stay, so a new snapshot embeds only images without one. The work is cut into pieces (``curation.descriptors.plan``) that
+Spark does itself, or leaves to an array of GPU machines: ``runtime.embed.by=array``.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
+from pyspark import TaskContext
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_schema
 
 from curation import schema
+from curation.descriptors import plan as plans
 from curation.descriptors.base import Embedder, EmbedderSpec, load_embedder
-from curation.images.decode import DecodeError, decode
-from curation.images.ids import image_id
-from curation.schema import POOL, Reason
-from curation.store import Store, open_uri
+from curation.descriptors.plan import Plan, Unit
+from curation.descriptors.worker import Effort
+from curation.schema import Reason, Table
+from curation.store import Store, locate
 from spark_jobs.config import CurationConfig
+from spark_jobs.events import EventLog
+from spark_jobs.index import imported_files
 from spark_jobs.ledger import ledger_rows
-from spark_jobs.sources import list_files
 from spark_jobs.stage import Context, Stage, main
 from spark_jobs.tables import Outcome
 
+_PLANNED = pa.schema([("name", pa.string()), ("num_images", pa.int64())])
+_DONE = pa.schema(
+    [(name, pa.int64()) for name in ("images", "failed")]
+    + [(f"{name}_s", pa.float64()) for name in ("read", "decode", "model", "write")]
+)
+_THREADS = 16  # that ask the file system for the sizes of parts
+
 
 def run(context: Context) -> Outcome:
-    """Write ``collections`` and one embeddings table a model; an image that a model cannot embed is dropped."""
+    """Write ``collections``, add to one embeddings table a model; an image that a model cannot embed is dropped."""
     spark, store, recipe = context.spark, context.store, context.config.recipe.embed
     store.write(schema.COLLECTIONS, _collections(context), context.run)
-    pool = store.kept(spark, "screen").select("image_id").join(store.frame(spark, schema.IMAGES), "image_id")
-    pool = pool.withColumn("collection", F.lit(POOL))
-    members = store.frame(spark, schema.COLLECTIONS).withColumn("shard", F.concat_ws(":", "collection", "path"))
-    outside = members.select("collection", "image_id", "shard").dropDuplicates(["collection", "image_id"])
-    outside = outside.withColumns({"offset_bytes": F.lit(0).cast("long"), "size_bytes": F.lit(-1).cast("long")})
-    # batches must not depend on the number of partitions: a hash bucket of about the batch's size is one
-    num_images = pool.count()
-    wanted = pool.select(*outside.columns).unionByName(outside)
-    buckets = max(1, (num_images + outside.count()) // recipe.batch_size)
-    bucketed = wanted.withColumn("bucket", F.pmod(F.xxhash64("image_id"), F.lit(buckets)))
+    pool_ids = store.kept(spark, "screen").select("image_id")
+    members = store.frame(spark, schema.COLLECTIONS)
+    wanted = _wanted(pool_ids.join(store.frame(spark, schema.IMAGES), "image_id"), members)
 
     metrics: dict[str, Any] = {}
     failed: DataFrame | None = None
     for name, spec in recipe.models.items():
-        table = schema.embeddings(name)
-        model = load_embedder(spec)
+        model, table = load_embedder(spec), schema.embeddings(name)
+        if not store.has_added(table, context.run):
+            _add_missing(context, table, spec, model, wanted)
+        rows = store.frame(spark, table).where(F.col("model") == model.digest)
+        vectors = rows.where(F.col("vector").isNotNull()).select("image_id")
+        lost = members.select("image_id").distinct().join(vectors, "image_id", "left_anti").count()
         metrics[name] = {"model": model.name, "kind": model.kind, "dim": model.dim, "digest": model.digest}
-        work = _bucket_worker(spec, store.uri, recipe.max_pixels)
-        grouped = bucketed.repartition(context.config.runtime.partitions, "bucket").groupBy("bucket")
-        store.write(table, grouped.applyInArrow(work, from_arrow_schema(table.schema)), context.run)
-        lost = store.frame(spark, table).where(F.col("vector").isNull())
-        metrics[name]["collection_images_lost"] = lost.where(F.col("collection") != POOL).count()
-        errors = lost.where(F.col("collection") == POOL).select("image_id", "error", F.lit(model.digest).alias("model"))
-        failed = errors if failed is None else failed.unionByName(errors)
+        metrics[name]["collection_images_lost"] = lost
+        errors = rows.where(F.col("vector").isNull()).select("image_id", "error", "model")
+        lacking = pool_ids.join(vectors, "image_id", "left_anti").join(errors, "image_id", "left")
+        failed = lacking if failed is None else failed.unionByName(lacking)
 
-    pool_ids = pool.select("image_id")
     assert failed is not None, "the configuration names the models of dedup and retrieval"
     first = failed.groupBy("image_id").agg(F.min(F.struct("error", "model")).alias("failure"))
-    decided = pool_ids.join(first, "image_id", "left")
     rows = ledger_rows(
-        decided,
+        pool_ids.join(first, "image_id", "left"),
         image_id="image_id",
         reason=F.when(F.col("failure").isNotNull(), Reason.EMBEDDING_FAILED.value),
         evidence="failure.error",
         model="failure.model",
     )
-    return Outcome(num_images, rows, metrics)
+    return Outcome(pool_ids.count(), rows, metrics)
 
 
 def _collections(context: Context) -> DataFrame:
-    """One row for every file of every collection: (collection, image_id, path)."""
+    """One row for every picture of every collection: of a folder, of tars or of Parquet in it."""
+    files = imported_files(context, context.config.sources.collections).where(F.col("image_id").isNotNull())
+    place = F.split("path", ":", 2)
+    return files.withColumns({"collection": place[0], "path": place[1]})
 
-    def identify(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+
+def _wanted(pool: DataFrame, members: DataFrame) -> DataFrame:
+    """One place for every image that is to have a vector: where the pool has it, else in a collection."""
+    place = F.struct("order", "shard", "offset_bytes", "size_bytes")
+    columns = ("image_id", "shard", "offset_bytes", "size_bytes")
+    every = (
+        pool.select(*columns, F.lit(0).alias("order"))
+        .unionByName(members.select(*columns, F.lit(1).alias("order")))
+        .groupBy("image_id")
+        .agg(F.min(place).alias("place"))
+    )
+    return every.select("image_id", "place.shard", "place.offset_bytes", "place.size_bytes")
+
+
+def _add_missing(context: Context, table: Table, spec: EmbedderSpec, model: Embedder, wanted: DataFrame) -> None:
+    """Embed what the table has no vector of, and add it in one commit.
+
+    Raises:
+        ValueError: an array is to do it, and has not done it all.
+    """
+    store = context.store
+    plan = _plan(context, table, spec, model, wanted)
+    left = plans.pending(store, plan)
+    if left and context.config.runtime.embed.by == "array":
+        raise ValueError(
+            f"embed: {len(left)} of {len(plan.units)} units of {table.name} are to be done; run "
+            f"python -m curation.descriptors.array {store.uri} and, when its jobs have ended, this command again"
+        )
+    effort = _work(context, plan, left)
+    store.adopt(table, _parts(store, plan), context.run)
+    plans.remove_plan(store, plan.key)
+    done = {"planned": plan.num_images, "images": effort.images, "failed": effort.failed, **effort.shares()}
+    EventLog(store.path("logs", "run.jsonl")).write("embedded", table=table.name, model=model.digest, **done)
+
+
+def _plan(context: Context, table: Table, spec: EmbedderSpec, model: Embedder, wanted: DataFrame) -> Plan:
+    """The plan that a run which was killed has left, or a new one."""
+    store, limit = context.store, context.config.recipe.embed.max_pixels
+    version = store.version(table)
+    key = plans.key_of(table.name, version, model.digest, limit, context.run.inputs)
+    if (found := plans.read_plan(store, key)) is not None:
+        return found
+    plans.remove_plan(store, key)
+    rows = store.frame(context.spark, table).where(F.col("model") == model.digest)
+    known = rows.groupBy("image_id").agg(F.max(F.col("vector").isNotNull()).alias("has_vector"))
+    lacking = wanted.join(known, "image_id", "left").where("has_vector is null or not has_vector")
+    lacking = lacking.withColumn("has_error", F.col("has_vector").isNotNull()).select(*plans.UNIT_SCHEMA.names)
+    spread = lacking.repartitionByRange(context.config.runtime.partitions, "shard", "offset_bytes", "image_id")
+    uri, size = store.uri, context.config.runtime.embed.images_per_task
+
+    def write(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        task = TaskContext.get()
+        assert task is not None
+        for number, rows in enumerate(_pieces(batches, size)):
+            unit = Unit(f"{task.partitionId():06d}-{number:06d}", rows.num_rows)
+            plans.write_unit(uri, key, unit.name, rows)
+            yield pa.RecordBatch.from_pylist([unit._asdict()], schema=_PLANNED)
+
+    ordered = spread.sortWithinPartitions("shard", "offset_bytes", "image_id")
+    written = ordered.mapInArrow(write, from_arrow_schema(_PLANNED)).collect()
+    units = tuple(sorted(Unit(row["name"], row["num_images"]) for row in written))
+    plan = Plan(key, table.name, version, spec.model_dump_json(), model.digest, limit, units)
+    plans.write_plan(store, plan)
+    return plan
+
+
+def _pieces(batches: Iterable[pa.RecordBatch], size: int) -> Iterator[pa.Table]:
+    """The rows of all batches in tables of ``size`` rows; the last may have fewer."""
+    held: list[pa.Table] = []
+    for batch in batches:
+        held.append(pa.Table.from_batches([batch]))
+        while sum(table.num_rows for table in held) >= size:
+            together = pa.concat_tables(held)
+            yield together.slice(0, size)
+            held = [together.slice(size)]
+    if any(table.num_rows for table in held):
+        yield pa.concat_tables(held)
+
+
+_LOADED: dict[str, Embedder] = {}  # one model a worker process, not one a unit
+
+
+def _work(context: Context, plan: Plan, left: list[Unit]) -> Effort:
+    """Do the units that are left, a task each."""
+    total = Effort()
+    if not left:
+        return total
+    uri, threads = context.store.uri, context.config.runtime.embed.threads
+    small = Plan(**{**plan.__dict__, "units": ()})  # tasks need the names of their own units only
+
+    def embed(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
-            rows = []
             for row in batch.to_pylist():
-                with open_uri(row["uri"]) as file:
-                    data = file.read()
-                rows.append({"collection": row["collection"], "image_id": image_id(data), "path": row["path"]})
-            yield pa.RecordBatch.from_pylist(rows, schema=schema.COLLECTIONS.schema)
+                if small.model not in _LOADED:
+                    _LOADED.clear()
+                    _LOADED[small.model] = load_embedder(small.spec)
+                unit = Unit(row["name"], row["num_images"])
+                effort = plans.embed_unit(Store(uri), small, unit, _LOADED[small.model], threads)
+                yield pa.RecordBatch.from_pylist([{n: getattr(effort, n) for n in _DONE.names}], schema=_DONE)
 
-    roots = sorted(context.config.sources.collections.items())
-    listed = [(name, f.name, f.uri) for name, root in roots for f in list_files(root)]
-    frame = context.spark.createDataFrame(listed, "collection string, path string, uri string")
-    spread = frame.repartition(context.config.runtime.partitions)
-    return spread.mapInArrow(identify, from_arrow_schema(schema.COLLECTIONS.schema))
-
-
-_LOADED: dict[str, Embedder] = {}  # one model a worker process, not one a bucket
-
-
-def _bucket_worker(spec: EmbedderSpec, uri: str, max_pixels: int) -> Callable[[pa.Table], pa.Table]:
-    def work(group: pa.Table) -> pa.Table:
-        key = spec.model_dump_json()
-        if key not in _LOADED:
-            _LOADED.clear()
-            _LOADED[key] = load_embedder(spec)
-        return _embed_bucket(group, _LOADED[key], uri, max_pixels)
-
-    return work
+    frame = context.spark.createDataFrame([unit._asdict() for unit in left], from_arrow_schema(_PLANNED))
+    spread = frame.coalesce(1).repartition(len(left))  # from one place: evenly
+    for row in spread.mapInArrow(embed, from_arrow_schema(_DONE)).collect():
+        total.add(**row.asDict())
+    return total
 
 
-def _embed_bucket(group: pa.Table, model: Embedder, uri: str, max_pixels: int) -> pa.Table:
-    """Embed the images of a bucket as one batch; one that fails is a row with the error."""
-    rows = group.sort_by([("image_id", "ascending"), ("collection", "ascending")]).to_pylist()
-    results = [
-        {"collection": r["collection"], "image_id": r["image_id"], "vector": None, "model": model.digest, "error": None}
-        for r in rows
-    ]
-    inputs, places = [], []
-    with Store(uri).shard_reader() as read:
-        for place, row in enumerate(rows):
-            try:
-                data = read(row["shard"], row["offset_bytes"], row["size_bytes"])
-                inputs.append(model.preprocess(decode(data, max_pixels).image))
-                places.append(place)
-            except DecodeError as error:
-                results[place]["error"] = str(error)
-    if inputs:
-        vectors = model.embed(np.stack(inputs)).astype("<f2")
-        for place, vector in zip(places, vectors, strict=True):
-            if np.isfinite(vector).all():
-                results[place]["vector"] = vector.tobytes()
-            else:
-                results[place]["error"] = "the model gives a vector that is not finite"
-    return pa.Table.from_pylist(results, schema=schema.embeddings("").schema)
+def _parts(store: Store, plan: Plan) -> list[dict[str, Any]]:
+    """The files of a plan that has been done, as a commit names them."""
+    filesystem, root = locate(store.table_uri(plan.table))
+
+    def part(unit: Unit) -> dict[str, Any]:
+        name = plan.part(unit)
+        return {"path": name, "size": filesystem.size(f"{root}/{name}"), "rows": plans.num_rows(store, plan, unit)}
+
+    with ThreadPoolExecutor(_THREADS) as pool:
+        return [found for found in pool.map(part, plan.units) if found["rows"]]
 
 
 def tables(config: CurationConfig) -> tuple[schema.Table, ...]:
@@ -134,7 +204,7 @@ def tables(config: CurationConfig) -> tuple[schema.Table, ...]:
 
 STAGE = Stage(
     name="embed",
-    version=1,
+    version=2,
     after="screen",
     sources=("collections",),
     writes=tables,

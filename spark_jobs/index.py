@@ -38,7 +38,8 @@ def run(context: Context) -> Outcome:
     """Write ``files``, ``images`` and ``sightings``."""
     spark, store = context.spark, context.store
     fetches = store.frame(spark, schema.FETCHES).where(F.col("reason").isNull())
-    store.write(schema.FILES, _fetched(context, fetches).unionByName(_imported(context)), context.run)
+    imports = imported_files(context, context.config.sources.images)
+    store.write(schema.FILES, _fetched(context, fetches).unionByName(imports), context.run)
 
     files = store.frame(spark, schema.FILES)
     pictures = files.where(F.col("image_id").isNotNull())
@@ -109,8 +110,8 @@ def _fetched(context: Context, fetches: DataFrame) -> DataFrame:
     return by_shard.sortWithinPartitions("shard", "offset_bytes").mapInArrow(identify, kinds)
 
 
-def _imported(context: Context) -> DataFrame:
-    """Rows of the files of all image sources: read where they lie, copied where they must be."""
+def imported_files(context: Context, sources: dict[str, str]) -> DataFrame:
+    """Rows of ``schema.FILES`` for the files of some sources: read where they lie, copied where they must be."""
     uri, run_id = context.store.uri, context.run.run_id
 
     def identify(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -123,7 +124,7 @@ def _imported(context: Context) -> DataFrame:
         while some := list(islice(rows, _BATCH_ROWS)):
             yield pa.RecordBatch.from_pylist(some, schema=schema.FILES.schema)
 
-    chunks = pa.Table.from_pylist(list(_chunks(context.config.sources.images)), schema=_WORK)
+    chunks = pa.Table.from_pylist(list(_chunks(sources)), schema=_WORK)
     tasks = max(1, min(chunks.num_rows, _TASKS_PER_PARTITION * context.config.runtime.partitions))
     spread = context.spark.createDataFrame(chunks).coalesce(1).repartition(tasks)  # from one place: evenly
     return spread.mapInArrow(identify, from_arrow_schema(schema.FILES.schema))

@@ -106,6 +106,26 @@ class Tables(Store):
         assert table.appended, f"{table.name} is replaced by every run"
         self._commit(self._create(table), table, self._put(table, rows, {}), run, mode="append", also=transactions)
 
+    def adopt(self, table: Table, parts: list[dict[str, Any]], run: RunKey) -> None:
+        """Add Parquet files that workers have put into the table's folder, in one commit; only once for a run.
+
+        Args:
+            table: one that is ``appended``.
+            parts: ``path`` relative to the table, ``size`` in bytes and ``rows`` of each; there may be none.
+            run: whoever adds them.
+        """
+        assert table.appended, f"{table.name} is replaced by every run"
+        if not self.has_added(table, run):
+            self._commit(self._create(table), table, parts, run, mode="append")
+
+    def has_added(self, table: Table, run: RunKey) -> bool:
+        """Whether the run has added its facts to the table."""
+        return self.progress(table, run.run_id) is not None
+
+    def version(self, table: Table) -> int:
+        """The version of a table, which is made where it is absent."""
+        return int(self._create(table).version())
+
     def progress(self, table: Table, name: str) -> int | None:
         """What the last commit that tells of a piece of work recorded of it (see ``append``)."""
         delta = self._delta(table.name)

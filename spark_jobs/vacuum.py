@@ -1,14 +1,14 @@
 """Find, and remove if told to, what killed runs and runs of the past have left in a store.
 
-What goes: Parquet files that no version of a table names, half-written files, search indexes of runs that died, and
-the tar shards of finished runs that no current table names any more. Every version of every table stays. The shards
-of a run that has not finished stay too, since it may continue; with a recipe in place of the store, only
-those of the runs that this recipe would continue.
+What goes: Parquet files that no version of a table names, half-written files, search indexes of runs that died, plans
+of embedding that are void, and the tar shards of finished runs that no current table names any more. Every version of
+every table stays. The shards of a run that has not finished stay too, since it may continue, and so do a plan and
+its parts; with a recipe in place of the store, only the shards of the runs that this recipe would continue.
 """
 
 import argparse
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -19,6 +19,8 @@ from deltalake.exceptions import DeltaError
 
 from conf import entry_point, load
 from curation import schema
+from curation.descriptors import plan as plans
+from curation.descriptors.plan import Plan
 from curation.store import Store
 from curation.whole_files import is_partial
 from spark_jobs.config import CurationConfig
@@ -58,7 +60,9 @@ def find_waste(store: Store, continued: frozenset[str] | None = None) -> list[Wa
         ValueError: a version of a table cannot be read, so that it is unknown what it needs.
     """
     root = Path(store.uri)
-    found = [*_of_tables(store, root), *_of_shards(store, root, continued), *_of_indexes(root)]
+    live = {plan.key: plan for plan in plans.plans(store)}
+    found = [*_of_tables(store, root, live), *_of_shards(store, root, continued), *_of_indexes(root)]
+    found += _of_plans(root, live)
     ordered = sorted((path.parent.relative_to(root).as_posix(), why, path) for path, why in found)
     waste = []
     for (folder, why), group in groupby(ordered, key=lambda entry: entry[:2]):
@@ -68,11 +72,11 @@ def find_waste(store: Store, continued: frozenset[str] | None = None) -> list[Wa
 
 
 def remove(store: Store, waste: list[Waste]) -> None:
-    """Remove the files, and the folders of shards and indexes that are empty then."""
+    """Remove the files, and the folders of shards, indexes and plans that are empty then."""
     for each in waste:
         for path in each.files:
             path.unlink(missing_ok=True)
-    for each in waste:
+    for each in reversed(waste):  # what lies in a folder before the folder
         folder = Path(store.uri, each.folder)
         if not each.folder.startswith("tables/") and folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()
@@ -81,15 +85,16 @@ def remove(store: Store, waste: list[Waste]) -> None:
 def continued_runs(store: Tables, config: CurationConfig) -> frozenset[str]:
     """Ids of the runs of a recipe that may have shards: they are made, or would be made or continued, by it."""
     ids: list[str] = []
-    for stage in STAGES[: schema.STAGES.index("index") + 1]:
+    for stage in STAGES[: schema.STAGES.index("embed") + 1]:  # embed: of collections in Parquet
         key, _ = stage.key(store, config, ids[-1] if ids else None)
         ids.append(key.run_id)
     return frozenset(ids)
 
 
-def _of_tables(store: Store, root: Path) -> Iterator[tuple[Path, str]]:
+def _of_tables(store: Store, root: Path, live: Mapping[str, Plan]) -> Iterator[tuple[Path, str]]:
     for table in (path for path in _entries(root / "tables") if (path / _LOG).is_dir()):
         named = _named(store, table.name)
+        named |= {plan.part(unit) for plan in live.values() if plan.table == table.name for unit in plan.units}
         for path in _files(table):
             if path.suffix == ".parquet" and path.relative_to(table).as_posix() not in named:
                 yield path, "no version of the table names it"
@@ -138,6 +143,13 @@ def _runs_with_shards(store: Store) -> set[str]:
                 shards = batch.column("shard").unique().to_pylist()
                 runs |= {shard.split("/")[1] for shard in shards if shard and shard.startswith("store:shards/")}
     return runs
+
+
+def _of_plans(root: Path, live: Mapping[str, Plan]) -> Iterator[tuple[Path, str]]:
+    for folder in _entries(root / plans.FOLDER):
+        if folder.name not in live:
+            for path in _files(folder):
+                yield path, "a plan of embedding that is incomplete, or of a table that has moved on"
 
 
 def _of_indexes(root: Path) -> Iterator[tuple[Path, str]]:

@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 from pyspark.sql import DataFrame
 
 from curation.neighbours import knn
+from curation.schema import POOL
 from curation.store import Store
 
 SLICE = 1024  # queries a task searches at once; results do not depend on it
@@ -30,10 +31,20 @@ class Vectors:
 
 
 def load(store: Store, model: str, collection: str, ids: pa.Array | None = None) -> Vectors:
-    """The vectors of one collection, each image once; of the pool, only those in ``ids``."""
-    wanted = (pc.field("collection") == collection) & pc.field("vector").is_valid()
-    if ids is not None:
-        wanted = wanted & pc.field("image_id").isin(ids)
+    """The vectors of one collection by the current model of a name, each image once.
+
+    Args:
+        store: embedded.
+        model: a name of ``recipe.embed.models``.
+        collection: a set's name, or "pool".
+        ids: of the pool: those wanted, since its vectors stay when an image leaves it.
+    """
+    if collection != POOL:
+        members = store.table("collections", columns=["image_id"], filter=pc.field("collection") == collection)
+        ids = pc.unique(members["image_id"])
+    assert ids is not None, "the table holds vectors of images that are no longer in the pool"
+    digest = store.runs()["embed"].metrics[model]["digest"]
+    wanted = (pc.field("model") == digest) & pc.field("vector").is_valid() & pc.field("image_id").isin(ids)
     table = store.table(f"embeddings_{model}", columns=["image_id", "vector"], filter=wanted).sort_by("image_id")
     names = np.asarray(table["image_id"].to_pylist(), dtype=np.str_)
     flat = np.frombuffer(b"".join(table["vector"].to_pylist()), "<f2")

@@ -15,41 +15,74 @@ class Embedder(Protocol):
     Attributes:
         name: for reports.
         dim: length of a vector.
-        digest: hex digest of everything that decides the vectors.
+        digest: hex digest of everything that decides the vectors, the picture's way from the file to the input
+            included: vectors of one digest may stand in one table.
         kind: "classical" for a hand-made descriptor that stands in until trained weights are given.
+        batch_size: pictures that ``embed`` is best given at once.
+        min_side: pixels that both sides of a picture must keep where it can be decoded at a reduced scale; None where
+            it must not be.
     """
 
     name: str
     dim: int
     digest: str
     kind: Literal["classical", "trained"]
+    batch_size: int
+    min_side: int | None
 
     def preprocess(self, image: Image.Image) -> np.ndarray:
-        """One RGB picture to the embedder's float32 input; equal shapes for all pictures."""
+        """One RGB picture to the embedder's input; equal shapes and dtypes for all pictures."""
         ...
 
     def embed(self, batch: np.ndarray) -> np.ndarray:
-        """[n, ...] float32 inputs to [n, dim] float32 of unit length."""
+        """[n, ...] inputs to [n, dim] float32 of unit length; a row depends on its input alone."""
         ...
 
 
-class EmbedderSpec(Section):
-    """One embedder of a configuration; ``copy_network`` ships with the package, other trained ones need their file."""
+_FILE = {"weights", "sha256"}
+_PICTURE = {"size", "resize", "mean", "std"}
+_NETWORK = {"precision", "batch_size"}
+_NEEDED: dict[str, set[str]] = {
+    "torchscript": _FILE,
+    "timm": _FILE | {"model"},
+    "dinov2": _FILE,
+    "huggingface": _FILE,
+}
+_ALLOWED: dict[str, set[str]] = {
+    "copy_network": _NETWORK,
+    "torchscript": _PICTURE | _NETWORK,
+    "timm": _PICTURE | _NETWORK | {"options"},
+    "dinov2": _PICTURE | _NETWORK | {"num_heads"},
+    "huggingface": _PICTURE | _NETWORK | {"options"},
+}
 
-    adapter: Literal["classical_copy", "classical_scene", "copy_network", "torchscript", "timm"]
-    weights: str | None = None  # path or fsspec URI: TorchScript, or safetensors for timm
-    sha256: str | None = Field(None, pattern="^[0-9a-f]{64}$")  # of the weights file
+
+class EmbedderSpec(Section):
+    """One embedder of a configuration; ``copy_network`` ships with the package, other trained ones need their file.
+
+    For SSCD's ``sscd_disc_mixup.torchscript.pt``, as its authors use it: ``adapter: torchscript, size: 320, resize:
+    squash``; mean and std are the defaults.
+    """
+
+    adapter: Literal[
+        "classical_copy", "classical_scene", "copy_network", "torchscript", "timm", "dinov2", "huggingface"
+    ]
+    weights: str | None = None  # path or fsspec URI: a file of weights; the folder of a Hugging Face model
+    sha256: str | None = Field(None, pattern="^[0-9a-f]{64}$")  # of the weights file; in a folder, model.safetensors
     model: str | None = None  # timm's name of the architecture
+    options: dict[str, int | float | bool | str] = {}  # of that architecture, such as patch_size: 16
+    num_heads: int | None = Field(None, gt=0)  # dinov2: of attention; None: 64 dimensions each, as in DINOv2
     size: int = Field(224, gt=0)  # pixels of the square input
     resize: Literal["squash", "center_crop"] = "center_crop"  # SSCD: squash to 320
     mean: list[float] = Field([0.485, 0.456, 0.406], min_length=3, max_length=3)  # ImageNet's, of values 0 to 1
     std: list[Annotated[FiniteFloat, Field(gt=0)]] = Field([0.229, 0.224, 0.225], min_length=3, max_length=3)
+    precision: Literal["fp32", "bf16"] = "fp32"  # of the network's products; vectors are stored in fp16
+    batch_size: int = Field(8, gt=0)  # pictures in one pass of the network: 8 suits a CPU core, 128 and more a GPU
 
     @model_validator(mode="after")
     def _keys_fit_the_adapter(self) -> "EmbedderSpec":
-        file = {"weights", "sha256"}
-        needed = {"torchscript": file, "timm": file | {"model"}}.get(self.adapter, set())
-        allowed = needed | {"size", "resize", "mean", "std"} if needed else set()
+        needed = _NEEDED.get(self.adapter, set())
+        allowed = needed | _ALLOWED.get(self.adapter, set())
         for key in sorted(needed):
             if getattr(self, key) is None:
                 raise ValueError(f"the adapter {self.adapter} needs the key {key!r}")
@@ -76,11 +109,19 @@ def load_embedder(spec: EmbedderSpec) -> Embedder:
     if spec.adapter == "copy_network":
         from curation.descriptors.copy_network import load_copy_network
 
-        return load_copy_network()
+        return load_copy_network().with_passes(spec.precision, spec.batch_size)
     if spec.adapter == "torchscript":
         from curation.descriptors.torchscript import load_torchscript
 
         return load_torchscript(spec)
+    if spec.adapter == "dinov2":
+        from curation.descriptors.dinov2 import load_dinov2
+
+        return load_dinov2(spec)
+    if spec.adapter == "huggingface":
+        from curation.descriptors.huggingface import load_huggingface
+
+        return load_huggingface(spec)
     from curation.descriptors.timm_model import load_timm
 
     return load_timm(spec)

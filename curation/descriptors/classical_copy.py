@@ -42,6 +42,8 @@ class ClassicalCopy:
     dim = 2 * _NUM_WAVES + _LAYOUT_SIDE**2
     kind: Literal["classical", "trained"] = "classical"
     digest = hashlib.sha256(_VERSION.encode()).hexdigest()
+    batch_size = 16
+    min_side: int | None = None
 
     def __init__(self) -> None:
         # the legacy generator is the one whose stream numpy promises never to change

@@ -33,6 +33,8 @@ class ClassicalScene:
     dim = len(_CELLS) * (_TEXTURE_DIM + _COLOUR_DIM)
     kind: Literal["classical", "trained"] = "classical"
     digest = hashlib.sha256(_VERSION.encode()).hexdigest()
+    batch_size = 16
+    min_side: int | None = None
 
     def preprocess(self, image: Image.Image) -> np.ndarray:
         """RGB picture to its [dim] float32 description; all the work is done here, picture by picture."""

@@ -1,53 +1,91 @@
 """What the trained embedders share: weights by hash, pixels, and one network on one device."""
 
+import contextlib
+import hashlib
+import threading
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor
 
 from conf import digest
 from curation.descriptors.base import EmbedderSpec, unit
 
+_VERSION = "trained/2"  # of what happens to a picture between the file and the network
+_REDUCED = 2  # a picture is decoded at a reduced scale only where it keeps so many times the pixels that are needed
+
 
 class TrainedEmbedder:
-    """An ``Embedder`` over a network that maps [n, 3, size, size] to [n, dim]."""
+    """An ``Embedder`` over a network that maps [n, 3, size, size] to [n, dim].
+
+    The network is always given ``batch_size`` pictures, the missing ones blank: kernels are chosen by the shape of
+    their input, and other kernels give other last bits. On one thread, with one kind of processor, a vector therefore
+    depends on its picture alone.
+
+    Args:
+        name: for reports.
+        network: the module, or a scripted one.
+        spec: how pictures are brought to it.
+        architecture: what decides the network besides its weights and the specification, as a text.
+    """
 
     kind: Literal["classical", "trained"] = "trained"
+    min_side: int | None
 
-    def __init__(self, name: str, network: Any, spec: EmbedderSpec) -> None:
+    def __init__(self, name: str, network: Any, spec: EmbedderSpec, architecture: str = "") -> None:
         self.name = name
-        self.digest = digest(spec.model_copy(update={"weights": None}))  # the file's hash counts, not its place
-        self._spec = spec
+        # the file's hash counts, not its place
+        identity = "\0".join([_VERSION, digest(spec.model_copy(update={"weights": None})), architecture])
+        self.digest = hashlib.sha256(identity.encode()).hexdigest()
+        self.batch_size = spec.batch_size
+        self.min_side = _REDUCED * spec.size
+        self._spec, self._architecture = spec, architecture
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self._turn = threading.Lock() if self._device.type == "cuda" else contextlib.nullcontext()
         self._network = network.eval().to(self._device)
-        blank = np.zeros((1, 3, spec.size, spec.size), np.float32)
+        scale = 255 * torch.tensor(spec.std, dtype=torch.float64)
+        shift = -torch.tensor(spec.mean, dtype=torch.float64) / torch.tensor(spec.std, dtype=torch.float64)
+        self._scale, self._shift = (x.float().view(1, 3, 1, 1).to(self._device) for x in (1 / scale, shift))
         try:
-            shape = self._run(blank).shape
+            shape = self._run(np.zeros((1, spec.size, spec.size, 3), np.uint8)).shape
         except (RuntimeError, AssertionError) as error:
             raise ValueError(f"{name} does not take pictures of size = {spec.size}: {error}") from error
         if len(shape) != 2:
             raise ValueError(f"{name} gives {shape[1:]} for a picture, not one vector; use a model with pooled output")
         self.dim = int(shape[1])
 
+    def with_passes(self, precision: Literal["fp32", "bf16"], batch_size: int) -> "TrainedEmbedder":
+        """The same network, run in another precision or with other batches; another digest unless both are as here."""
+        spec = self._spec.model_copy(update={"precision": precision, "batch_size": batch_size})
+        return TrainedEmbedder(self.name, self._network, spec, self._architecture)
+
     def preprocess(self, image: Image.Image) -> np.ndarray:
-        """RGB picture to [3, size, size] float32, normalised by mean and std."""
+        """RGB picture to [size, size, 3] uint8."""
         size = self._spec.size
         if self._spec.resize == "squash":
             image = image.resize((size, size), Image.Resampling.BILINEAR)
         else:
             image = _center_crop(image, size)
-        pixels = np.asarray(image, np.float32) / 255
-        pixels = (pixels - np.array(self._spec.mean, np.float32)) / np.array(self._spec.std, np.float32)
-        return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+        return np.asarray(image)
 
     def embed(self, batch: np.ndarray) -> np.ndarray:
-        """[n, 3, size, size] float32 to [n, dim] float32 of unit length."""
-        return unit(self._run(batch)) if len(batch) else np.empty((0, self.dim), np.float32)
+        """[n, size, size, 3] uint8 to [n, dim] float32 of unit length."""
+        parts = [self._run(batch[start : start + self.batch_size]) for start in range(0, len(batch), self.batch_size)]
+        return unit(np.concatenate(parts)) if parts else np.empty((0, self.dim), np.float32)
+
+    def pixels(self, batch: np.ndarray) -> Tensor:
+        """[n, size, size, 3] uint8 to [n, 3, size, size] float32 as the network sees it: less mean, over std."""
+        return torch.from_numpy(batch).to(self._device).permute(0, 3, 1, 2).float() * self._scale + self._shift
 
     def _run(self, batch: np.ndarray) -> np.ndarray:
-        with torch.inference_mode():
-            return self._network(torch.from_numpy(batch).to(self._device)).float().cpu().numpy()
+        """At most ``batch_size`` pictures to as many rows."""
+        full = np.zeros((self.batch_size, *batch.shape[1:]), np.uint8)
+        full[: len(batch)] = batch
+        bf16 = self._spec.precision == "bf16"
+        with self._turn, torch.inference_mode(), torch.autocast(self._device.type, torch.bfloat16, enabled=bf16):
+            return self._network(self.pixels(full)).float().cpu().numpy()[: len(batch)]
 
 
 def _center_crop(image: Image.Image, size: int) -> Image.Image:

@@ -61,7 +61,7 @@ class Decoded(Header):
     """A decoded picture.
 
     Attributes:
-        image: RGB, upright, first frame; ``width`` x ``height`` pixels unless a square was asked for.
+        image: RGB, upright, first frame; ``width`` x ``height`` pixels unless less was asked for.
     """
 
     image: Image.Image
@@ -81,7 +81,7 @@ class DecodeError(ValueError):
         self.header = header
 
 
-def decode(data: bytes, max_pixels: int, square_side: int | None = None) -> Decoded:
+def decode(data: bytes, max_pixels: int, square_side: int | None = None, min_side: int | None = None) -> Decoded:
     """Decode the first frame to upright 8-bit RGB.
 
     Transparent pixels show white; 16-bit samples lose their low byte; 32-bit and float samples are stretched
@@ -93,6 +93,7 @@ def decode(data: bytes, max_pixels: int, square_side: int | None = None) -> Deco
         max_pixels: refuse pictures that declare more, before any of their pixels is decoded.
         square_side: give a square of this many pixels, the aspect ratio given up. Every byte is still parsed, but JPEG
             is decoded at 1/2, 1/4 or 1/8 scale where that is enough, which is several times faster.
+        min_side: decode JPEG at such a scale where both sides keep at least so many pixels; the aspect ratio stays.
 
     Raises:
         DecodeError: NOT_AN_IMAGE, UNSUPPORTED_FORMAT, TRUNCATED (cut off or damaged), TOO_MANY_PIXELS.
@@ -107,7 +108,7 @@ def decode(data: bytes, max_pixels: int, square_side: int | None = None) -> Deco
             header = _header(image, data)
             _check_size(header, max_pixels)
             _check_effort(image, header, data, max_pixels)
-            return _load(image, header, square_side)
+            return _load(image, header, square_side, min_side)
         except (DecodeError, MemoryError):
             raise
         except Exception as error:  # decoders of hostile bytes raise nearly anything
@@ -166,11 +167,13 @@ def _header(image: Image.Image, data: bytes) -> Header:
     return Header(format_, width, height, num_frames(image, data))
 
 
-def _load(image: Image.Image, header: Header, square_side: int | None) -> Decoded:
+def _load(image: Image.Image, header: Header, square_side: int | None, min_side: int | None) -> Decoded:
     width, height = header.width, header.height
     box = None
     if square_side is not None and (drafted := image.draft(None, (2 * square_side, 2 * square_side))):
         box = drafted[1]  # the declared picture within the reduced one, which is rounded up to whole pixels
+    elif min_side is not None:
+        image.draft(None, (min_side, min_side))
     image.load()
     orientation = _orientation(image)
     image = _rgb(image, header)

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from curation.release.manifest import Manifest
 from curation.release.reader import ReleaseReader
 from curation.schema import DROP, STAGES
-from curation.store import Run, Store, open_uri
+from curation.store import Run, Store
 
 UNITS = {
     "extract_links": "image URLs, and files or records that could not be read",
@@ -119,13 +119,8 @@ class Pictures:
     def read(self, image_id: str) -> bytes | None:
         """As crawled or imported; None where the bytes cannot be had any more."""
         try:
-            if image_id in self._places:
-                place = self._places[image_id]
+            if (place := self._places.get(image_id) or self._sets.get(image_id)) is not None:
                 return self._store.read_image(place["shard"], place["offset_bytes"], place["size_bytes"])
-            if image_id in self._sets:
-                row = self._sets[image_id]
-                with open_uri(self._store.shard_uri(f"{row['collection']}:{row['path']}")) as file:
-                    return bytes(file.read())
         except (OSError, ValueError):
             return None
         return None

@@ -34,7 +34,7 @@ class ClipHead:
             tensors = safetensors.numpy.load(data)
         except safetensors.SafetensorError as error:
             raise ValueError(f"weights {path} are no safetensors: {error}") from error
-        self._encoder = load_embedder(spec.encoder)
+        self._encoder = load_embedder(spec.encoder.model_copy(update={"batch_size": 1}))
         self._layers = _layers(path, tensors, self._encoder.dim)
         self.digest = digest_of(spec, self._encoder.digest)
 

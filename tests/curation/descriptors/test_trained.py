@@ -60,9 +60,9 @@ def test_torchscript_gives_what_the_network_gives(scripted):
     embedder = load_embedder(_spec(path, size=64, resize="squash"))
     batch = np.stack([embedder.preprocess(_picture(seed=s)) for s in range(3)])
     with torch.no_grad():
-        expected = network(torch.from_numpy(batch)).numpy()
+        expected = network(embedder.pixels(batch)).numpy()
     np.testing.assert_allclose(embedder.embed(batch), expected, atol=1e-5)
-    assert (embedder.kind, embedder.dim, batch.shape) == ("trained", 16, (3, 3, 64, 64))
+    assert (embedder.kind, embedder.dim, batch.shape) == ("trained", 16, (3, 64, 64, 3))
     assert embedder.embed(batch[:0]).shape == (0, 16)
 
 
@@ -71,9 +71,10 @@ def test_pixels_are_normalised_and_in_place(scripted, resize):
     embedder = load_embedder(_spec(scripted[1], size=32, resize=resize))
     picture = Image.new("RGB", (128, 64), (255, 0, 127))
     picture.paste((0, 0, 0), (0, 0, 16, 64))  # a black bar on the left, an eighth of the width
-    pixels = embedder.preprocess(picture)
-    assert pixels.dtype == np.float32
-    assert pixels.shape == (3, 32, 32)
+    encoded = embedder.preprocess(picture)
+    assert (encoded.dtype, encoded.shape) == (np.uint8, (32, 32, 3))
+    pixels = embedder.pixels(encoded[None])[0].numpy()
+    assert (pixels.dtype, pixels.shape) == (np.float32, (3, 32, 32))
     mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
     np.testing.assert_allclose(pixels[:, 16, 16], (np.array([255, 0, 127]) / 255 - mean) / std, atol=1e-5)
     black = (0 - mean) / std
@@ -87,7 +88,7 @@ def test_timm_with_a_classifier_in_the_file(tensors):
     batch = embedder.preprocess(_picture())[None]
     network.eval()
     with torch.no_grad():
-        expected = network.forward_head(network.forward_features(torch.from_numpy(batch)), pre_logits=True).numpy()
+        expected = network.forward_head(network.forward_features(embedder.pixels(batch)), pre_logits=True).numpy()
     np.testing.assert_allclose(embedder.embed(batch)[0], expected[0] / np.linalg.norm(expected[0]), atol=1e-5)
 
 
@@ -113,7 +114,7 @@ def test_files_of_another_kind(scripted, tensors, tmp_path):
     noise.write_bytes(b"no weights at all")
     with pytest.raises(ValueError, match="no TorchScript"):
         load_embedder(_spec(noise))
-    with pytest.raises(ValueError, match="no safetensors"):
+    with pytest.raises(ValueError, match="no safetensors, nor"):
         load_embedder(_spec(noise, adapter="timm", model=ARCHITECTURE))
     with pytest.raises(ValueError, match="do not fit resnet18"):
         load_embedder(_spec(tensors[1], adapter="timm", model="resnet18"))

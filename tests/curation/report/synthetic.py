@@ -66,7 +66,8 @@ class World:
             schema.SIGHTINGS,
             [{"image_id": self.ids[i], "url": self.url(i), "domain": "garden.test"} for i in range(30)],
         )
-        self._table(schema.COLLECTIONS, [{"collection": "exam", "image_id": self.ids[90], "path": "90.jpg"}])
+        place = {"path": "90.jpg", "shard": "exam:90.jpg", "offset_bytes": 0, "size_bytes": -1}
+        self._table(schema.COLLECTIONS, [{"collection": "exam", "image_id": self.ids[90], **place}])
         self._table(
             schema.COMPONENTS,
             [
