@@ -12,16 +12,12 @@ from dataclasses import dataclass
 from typing import IO
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from curation.neighbours import tiles
 from curation.neighbours.compiled import compiled
 from curation.neighbours.compute import in_order
 from curation.neighbours.quantiser import SAMPLE_PER_LIST, Quantiser
-from curation.neighbours.tiles import BLOCK_ROWS, Pairs
-
-_CHUNK_ROWS = 4096
+from curation.neighbours.tiles import BLOCK_ROWS, Pairs, Tile
 
 
 @dataclass(frozen=True)
@@ -84,52 +80,52 @@ def join(
 
 
 def _exact(vectors: np.ndarray, threshold: float, num_threads: int | None) -> Iterator[Pairs]:
-    operand = tiles.operand(vectors)
-    limit = tiles.limit_of(vectors, vectors, threshold)
-
-    def strip(start: int) -> Pairs:
-        left, right = tiles.candidates(operand[start : start + BLOCK_ROWS], operand[start:], limit)
-        upper = left < right
-        return tiles.verified(vectors, vectors, left[upper] + start, right[upper] + start, threshold)
-
-    return in_order(strip, range(0, len(vectors), BLOCK_ROWS), num_threads)
+    tile = Tile(vectors, threshold)
+    return in_order(lambda start: tile.strip(start, len(vectors)), range(0, len(vectors), BLOCK_ROWS), num_threads)
 
 
 def _spilled(vectors: np.ndarray, threshold: float, method: Spill, num_threads: int | None) -> Iterator[Pairs]:
     num_lists = min(method.lists_for(len(vectors)), max(1, len(vectors)))
-    generator = np.random.default_rng(method.seed)
-    sample = generator.permutation(len(vectors))[: num_lists * SAMPLE_PER_LIST]
+    sample = np.random.default_rng(method.seed).permutation(len(vectors))[: num_lists * SAMPLE_PER_LIST]
     quantiser = Quantiser.train(vectors[np.sort(sample)], num_lists, method.seed, num_threads=num_threads)
     lists = quantiser.ranked(vectors, min(method.spill, num_lists), num_threads)
-
-    rows, home_bounds = group(lists[:, :1], num_lists)  # rows by their home, so that those of a list lie together
-    places = np.empty_like(rows)
-    places[rows] = np.arange(len(rows), dtype=rows.dtype)
-    visitors, visit_bounds = group(lists[:, 1:], num_lists)
-    operand = _sorted_operand(vectors, rows, num_threads)
-    limit = tiles.limit_of(vectors, vectors, threshold)
+    hosts, host_bounds = group(lists[:, :1], num_lists)
+    guests, guest_bounds = group(lists[:, 1:], num_lists)
 
     def one_list(number: int) -> Pairs:
-        first, last = home_bounds[number], home_bounds[number + 1]
-        guests = visitors[visit_bounds[number] : visit_bounds[number + 1]]
-        guest_operand = operand[torch.from_numpy(places[guests])]
-        parts = []
-        for start in range(first, last, BLOCK_ROWS):
-            block = operand[start : min(start + BLOCK_ROWS, last)]
-            host, other = tiles.candidates(block, operand[start:last], limit)
-            upper = host < other
-            host, other = rows[host[upper] + start], rows[other[upper] + start]
-            parts.append((host, other))
-            host, guest = tiles.candidates(block, guest_operand, limit)
-            host, guest = rows[host + start], guests[guest]
-            # such a pair meets again in the guest's home if the host visits it; the lower list gives it
-            again = (lists[host] == lists[guest, :1]).any(axis=1) & (lists[guest, 0] < number)
-            parts.append((host[~again], guest[~again]))
-        a = np.concatenate([np.empty(0, np.int64), *(host for host, _ in parts)])
-        b = np.concatenate([np.empty(0, np.int64), *(other for _, other in parts)])
-        return tiles.verified(vectors, vectors, np.minimum(a, b), np.maximum(a, b), threshold)
+        at_home = hosts[host_bounds[number] : host_bounds[number + 1]]
+        rows = np.concatenate([at_home, guests[guest_bounds[number] : guest_bounds[number + 1]]])
+        return pairs_of_list(vectors[rows], lists[rows], rows, number, len(at_home), threshold)
 
     return in_order(one_list, range(num_lists), num_threads)
+
+
+def pairs_of_list(
+    vectors: np.ndarray, lists: np.ndarray, rows: np.ndarray, number: int, num_hosts: int, threshold: float
+) -> Pairs:
+    """What one list gives to the spill join: together, all lists give each pair once.
+
+    A pair of a host and a guest meets again in the guest's home if the host visits that; the lower list gives it.
+
+    Args:
+        vectors: [n, d] float16 or float32: those at home first, then the guests.
+        lists: [n, m] int32, the nearest lists of each, as ``Quantiser.ranked`` gives them.
+        rows: [n] int64, what the vectors are called in the pairs.
+        number: of the list.
+        num_hosts: how many are at home.
+        threshold: pairs with a similarity above it are given.
+
+    Returns:
+        Pairs of rows with left < right, by left, then right.
+    """
+    pairs = tiles.within(vectors, threshold, num_hosts=num_hosts)
+    home = lists[pairs.right, 0]
+    again = (home < number) & (lists[pairs.left] == home[:, None]).any(axis=1)
+    pairs = pairs.select(~again)
+    left, right = rows[pairs.left], rows[pairs.right]
+    left, right = np.minimum(left, right), np.maximum(left, right)
+    order = np.lexsort((right, left))
+    return Pairs(left[order], right[order], pairs.similarity[order])
 
 
 def group(lists: np.ndarray, num_lists: int) -> tuple[np.ndarray, np.ndarray]:
@@ -148,19 +144,6 @@ def group(lists: np.ndarray, num_lists: int) -> tuple[np.ndarray, np.ndarray]:
     rows = np.empty(lists.size, np.int64)
     _deal(np.ascontiguousarray(lists), bounds[:-1].copy(), rows)
     return rows, bounds
-
-
-def _sorted_operand(vectors: np.ndarray, rows: np.ndarray, num_threads: int | None) -> Tensor:
-    starts = range(0, len(rows), _CHUNK_ROWS)
-    first = tiles.operand(vectors[:0])
-    operand = torch.empty((len(rows), vectors.shape[1]), dtype=first.dtype, device=first.device)
-
-    def fill(start: int) -> None:
-        operand[start : start + _CHUNK_ROWS] = tiles.operand(vectors[rows[start : start + _CHUNK_ROWS]])
-
-    for _ in in_order(fill, starts, num_threads):
-        pass
-    return operand
 
 
 def _nearest_only(pairs: Iterator[Pairs], num_vectors: int, k: int) -> Iterator[Pairs]:

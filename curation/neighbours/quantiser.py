@@ -16,7 +16,7 @@ from curation.neighbours.compute import in_order, product_dtype
 SAMPLE_PER_LIST = 64  # vectors that training needs; k-means gains little from more
 _NORM = 4000.0  # of codes; the sum of any products of two such vectors is below 2^24, so float32 holds it exactly
 _LEVELS = 256.0  # the largest number up to which bfloat16 holds all whole ones
-_CHUNK_ROWS = 1024
+_CHUNK_ROWS = 512
 _BLOCK_LISTS = 64
 
 
@@ -113,13 +113,16 @@ class Quantiser:
 
     def _ranked(self, chunks: Iterator[np.ndarray], m: int, num_threads: int | None) -> Iterator[np.ndarray]:
         dtype = product_dtype("cpu")  # both hold the whole numbers exactly
-        centroids = torch.from_numpy(self.centroids).to(dtype).T
+        num_blocks = -(-self.num_lists // _BLOCK_LISTS)
+        centroids = torch.zeros(num_blocks * _BLOCK_LISTS, self.centroids.shape[1], dtype=dtype)
+        centroids[: self.num_lists] = torch.from_numpy(self.centroids)
 
         def lists_of(chunk: np.ndarray) -> np.ndarray:
             codes = torch.from_numpy(chunk) if chunk.dtype == np.int16 else _codes(chunk)
-            products = (codes.to(dtype) @ centroids).bfloat16()
+            products = (codes.to(dtype) @ centroids.T).bfloat16()
+            products[:, self.num_lists :] = -1  # what fills up the last block is the last to be taken
             lists = np.empty((len(chunk), m), np.int32)
-            _best(products.view(torch.int16).numpy(), lists)
+            _best(products.view(torch.int16).numpy().reshape(len(chunk), num_blocks, _BLOCK_LISTS), lists)
             return lists
 
         return in_order(lists_of, chunks, num_threads)
@@ -180,34 +183,43 @@ def _add(codes: np.ndarray, lists: np.ndarray, sums: np.ndarray) -> None:
 
 @compiled
 def _best(products: np.ndarray, lists: np.ndarray) -> None:
-    """The columns of the largest bfloat16 products of every row, the largest first, ties by the lower column.
+    """The lists with the largest products of every row, the largest first, of equal ones the lower number.
 
-    Products of positive sign are in the order of their bits. Negative ones count as equal and less: a list with a
-    negative one is far from the nearest, save where there are next to no lists.
+    The products are the bits of bfloat16, as [rows, blocks, lists of a block]. Those of positive sign are in the order
+    of their bits. Negative ones count as equal and less: a list with a negative one is far from the nearest, save where
+    there are next to no lists.
     """
-    num_rows, num_columns = products.shape
+    num_rows, num_blocks, width = products.shape
     m = lists.shape[1]
-    maxima = np.empty((num_columns + _BLOCK_LISTS - 1) // _BLOCK_LISTS, np.int16)
+    maxima = np.empty(num_blocks, np.int16)
     best = np.empty(m, np.int16)
     for row in range(num_rows):
-        for block in range(len(maxima)):
+        best[:] = -1
+        for block in range(num_blocks):
             most = np.int16(-1)
-            for column in range(block * _BLOCK_LISTS, min((block + 1) * _BLOCK_LISTS, num_columns)):
-                value = products[row, column]
+            for i in range(width):  # vectorised
+                value = products[row, block, i]
                 most = value if value > most else most
             maxima[block] = most
+            if most > best[m - 1]:
+                place = m - 1
+                while place > 0 and best[place - 1] < most:
+                    best[place] = best[place - 1]
+                    place -= 1
+                best[place] = most
+        least = best[m - 1]  # m blocks have a product of this or more, so nothing less is among the best m
         found = 0
-        for block in range(len(maxima)):
-            if found == m and maxima[block] <= best[m - 1]:
+        for block in range(num_blocks):
+            if maxima[block] < least or (found == m and maxima[block] <= best[m - 1]):
                 continue
-            for column in range(block * _BLOCK_LISTS, min((block + 1) * _BLOCK_LISTS, num_columns)):
-                value = max(products[row, column], np.int16(-1))
-                if found < m or value > best[m - 1]:
+            for i in range(width):
+                value = max(products[row, block, i], np.int16(-1))
+                if value >= least and (found < m or value > best[m - 1]):
                     place = min(found, m - 1)
                     while place > 0 and best[place - 1] < value:
                         best[place] = best[place - 1]
                         lists[row, place] = lists[row, place - 1]
                         place -= 1
                     best[place] = value
-                    lists[row, place] = column
+                    lists[row, place] = block * width + i
                     found = min(found + 1, m)
