@@ -14,6 +14,7 @@ from curation.neighbours.compiled import compiled
 from curation.neighbours.compute import in_order, product_dtype
 
 SAMPLE_PER_LIST = 64  # vectors that training needs; k-means gains little from more
+NUM_ROUNDS = 8  # of Lloyd's iteration
 _NORM = 4000.0  # of codes; the sum of any products of two such vectors is below 2^24, so float32 holds it exactly
 _LEVELS = 256.0  # the largest number up to which bfloat16 holds all whole ones
 _CHUNK_ROWS = 512
@@ -36,7 +37,7 @@ class Quantiser:
 
     @classmethod
     def train(
-        cls, sample: np.ndarray, num_lists: int, seed: int, num_rounds: int = 8, num_threads: int | None = None
+        cls, sample: np.ndarray, num_lists: int, seed: int, num_rounds: int = NUM_ROUNDS, num_threads: int | None = None
     ) -> "Quantiser":
         """Spherical k-means on a sample, from sample points drawn by a seed.
 
