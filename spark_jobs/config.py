@@ -122,11 +122,24 @@ class QuerySet(Section):
     min_queries: int = Field(4, gt=0)  # cluster: a cluster with at least this many query images is drawn from
 
 
+class Search(Section):
+    """How the pool is searched for query images: all of it, or by IVF-PQ with candidates scored exactly."""
+
+    method: Literal["flat", "ivfpq"] = "flat"
+    shard_images: int = Field(200_000, gt=0)  # of a shard, which a task holds
+    num_lists: int = Field(1024, gt=0)  # ivfpq: of the codebook, for all shards
+    code_bytes: int = Field(64, gt=0)  # ivfpq: of an image; a divisor of the vector's length
+    num_probes: int = Field(32, gt=0)  # ivfpq: lists searched for a query
+    over_fetch: int = Field(8, gt=0)  # ivfpq: candidates scored exactly, for each neighbour wanted
+    sample: int = Field(1_000_000, gt=0)  # ivfpq: vectors the codebook is trained on, by hash order
+
+
 class Retrieve(Section):
     """Selection of the release: by query sets, or everything where there are none."""
 
     model: str
     sets: dict[str, QuerySet] = {}  # collection -> how it draws
+    search: Search = Search()
     per_cluster: int = Field(10_000, gt=0)  # cluster-based images from one cluster, for each set
     per_collection: int = Field(1_000_000, gt=0)  # cluster-based images of one set
     seed: int = 0

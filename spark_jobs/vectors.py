@@ -1,16 +1,22 @@
-"""Embedding tables as arrays, and as files that every executor can map into memory."""
+"""Embedding tables as arrays, and as shards that every executor can map into memory."""
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from pyspark.sql import DataFrame
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
 
+from curation import schema
 from curation.neighbours import knn
+from curation.neighbours.search import Codebook, write_shard
 from curation.schema import POOL
 from curation.store import Store
+from spark_jobs.tables import Tables
 
 SLICE = 1024  # queries a task searches at once; results do not depend on it
 
@@ -54,6 +60,47 @@ def load(store: Store, model: str, collection: str, ids: pa.Array | None = None)
 def ids_of(frame: DataFrame) -> pa.Array:
     """The ``image_id`` column of a frame, collected."""
     return pa.array([row["image_id"] for row in frame.select("image_id").collect()], pa.string())
+
+
+def frame_of(store: Tables, spark: SparkSession, model: str) -> DataFrame:
+    """The (image_id, vector) of every image, in a set or not, by the current model of a name."""
+    digest = store.runs()["embed"].metrics[model]["digest"]
+    rows = store.frame(spark, schema.embeddings(model)).where((F.col("model") == digest) & F.col("vector").isNotNull())
+    return rows.select("image_id", "vector").dropDuplicates(["image_id"])
+
+
+def write_shards(
+    frame: DataFrame, folder: Path, shard_images: int, partitions: int, codebook: Codebook | None = None
+) -> list[Path]:
+    """Write the vectors of a frame as shards that executors search; an image's shard follows from its id.
+
+    Args:
+        frame: columns image_id and vector.
+        folder: that all executors see.
+        shard_images: of a shard, on average.
+        partitions: tasks at once.
+        codebook: of an IVF-PQ in every shard; None for exact search.
+
+    Returns:
+        the shards' folders.
+    """
+    number = F.pmod(F.xxhash64("image_id"), F.lit(max(1, math.ceil(frame.count() / shard_images))))
+
+    def write(group: pa.Table) -> pa.Table:
+        ordered = group.sort_by("image_id")
+        path = folder / f"{group['shard'][0].as_py():06}"
+        found = matrix(ordered["vector"].to_pylist())
+        write_shard(path, ordered["image_id"].to_pylist(), found, codebook)
+        return pa.table({"path": [str(path)]})
+
+    numbered = frame.withColumn("shard", number).repartition(partitions, "shard")
+    written = numbered.groupBy("shard").applyInArrow(write, "path string").collect()
+    return sorted(Path(row["path"]) for row in written)
+
+
+def matrix(vectors: Sequence[bytes]) -> np.ndarray:
+    """[n, d] float16 of rows as the tables hold them."""
+    return np.frombuffer(b"".join(vectors), "<f2").reshape(len(vectors), -1)
 
 
 def publish(folder: Path, name: str, vectors: Vectors) -> None:

@@ -35,8 +35,8 @@ def bias(
         raise ValueError(
             f"a background of {len(background)} pictures has no {num_neighbours} neighbours; give a larger one"
         )
-    _, similarities = knn.top_k(knn.build(background), background, vectors, num_neighbours)
-    mean = similarities.astype(np.float64).sum(axis=1) / num_neighbours
+    found = knn.nearest(background, vectors, num_neighbours)
+    mean = found.similarity.reshape(len(vectors), num_neighbours).astype(np.float64).sum(axis=1) / num_neighbours
     return np.maximum(weight * mean, 0).astype(np.float32)
 
 

@@ -14,33 +14,30 @@ from curation.selection.hash_order import hash_order
 
 
 def sample_based(
-    collection: str,
-    query_ids: Sequence[str],
-    image_ids: Sequence[str],
-    rows: np.ndarray,
-    similarities: np.ndarray,
+    collection: str, query_ids: pa.Array, image_ids: pa.Array, ranks: pa.Array, similarities: pa.Array
 ) -> pa.Table:
-    """The k nearest pool images of every query (the paper's way for query sets of more than 1 M images).
+    """The nearest pool images of every query (the paper's way for query sets of more than 1 M images).
 
     Args:
         collection: name of the query set.
-        query_ids: [q].
-        image_ids: [n] ids of the pool.
-        rows: [q, k] pool rows, best first, as ``curation.neighbours.knn.top_k`` gives them.
-        similarities: [q, k] float32.
+        query_ids: [m] the query of each row, strings.
+        image_ids: [m] the pool image that it brings up.
+        ranks: [m] integers; 1 is the query's nearest.
+        similarities: [m] float32.
 
     Returns:
-        q x k rows as in ``curation.schema.RETRIEVALS``; rank 1 is the nearest.
+        m rows as in ``curation.schema.RETRIEVALS``, in the order given.
     """
-    num_queries, k = rows.shape
-    return _log(
-        collection,
-        np.repeat(np.asarray(query_ids, object), k),
-        np.asarray(image_ids, object)[rows.ravel()],
-        np.tile(np.arange(1, k + 1), num_queries),
-        similarities.ravel(),
-        "sample",
-    )
+    return pa.table(
+        {
+            "collection": pa.array([collection] * len(query_ids), pa.string()),
+            "query_id": query_ids,
+            "image_id": image_ids,
+            "rank": ranks,
+            "similarity": similarities,
+            "source": pa.array(["sample"] * len(query_ids), pa.string()),
+        }
+    ).cast(RETRIEVALS.schema)
 
 
 def cluster_based(

@@ -1,13 +1,15 @@
 from collections import Counter
 
 import numpy as np
+import pyarrow as pa
 
 from curation.schema import RETRIEVALS
 from curation.selection.retrieval import cluster_based, everything, sample_based
 
 
 def test_sample_based():
-    log = sample_based("pets", ["q0", "q1"], ["a", "b", "c"], np.array([[2, 0], [0, 1]]), np.array([[0.9, 0.8]] * 2))
+    queries, images = pa.array(["q0", "q0", "q1", "q1"]), pa.array(["c", "a", "a", "b"])
+    log = sample_based("pets", queries, images, pa.array([1, 2, 1, 2]), pa.array([0.9, 0.8] * 2, pa.float32()))
     assert log.schema == RETRIEVALS.schema
     rows = [(r["query_id"], r["rank"], r["image_id"], round(r["similarity"], 4)) for r in log.to_pylist()]
     assert rows == [("q0", 1, "c", 0.9), ("q0", 2, "a", 0.8), ("q1", 1, "a", 0.9), ("q1", 2, "b", 0.8)]
