@@ -7,7 +7,7 @@ least work that reaches 0.99 on that sample: ours by the number of lists that a 
 many rounds as ours. What is timed is everything from the vectors, float32 for the peers and float16 for ours, to the
 edges: training, filling, searching.
 
-``IndexFlatIP`` and ``IndexIVFFlat`` search from a random share of the vectors (``--peer-share``), and that time is scaled
+``IndexFlatIP`` and ``IndexIVFFlat`` search from a random share of the vectors (``--peer-share``); that time is scaled
 up. Big batch search lives on having all queries at once and is run whole; it has no range search and looks for the 16
 nearest. Ours is warmed up on a few vectors; a warm-up of whole joins would measure the same once more.
 """
