@@ -13,7 +13,7 @@ from tests.benchmarks._copy_edits import EDITS, edited, generator
 
 REFERENCES = "imagenet_samples/resized"
 NONE = "none"
-EXACT, RETOUCHED = ("exact", "hflip", "crop", "hflip+crop"), ("edited", "composite")
+EXACT, RETOUCHED = ("duplicate", "exact", "hflip", "crop", "hflip+crop"), ("edited", "composite")
 
 
 @dataclass(frozen=True)
@@ -98,6 +98,17 @@ def natural(data: Path) -> PairSet:
     place = {path.name: i for i, path in enumerate(pictures)}
     rows = _rows(data / "web_animals/near_duplicates.tsv")
     pairs = np.array([sorted((place[row["a"]], place[row["b"]])) for row in rows])
+    return PairSet(pictures, pairs, np.array([row["kind"] for row in rows]))
+
+
+def natural_small(data: Path) -> PairSet:
+    """Duplicates that CIFAR-10 holds, of 32 pixels, among every sixth of its pictures."""
+    root = data / "cifar10"
+    rows = _rows(root / "natural_duplicates.tsv")
+    named = {root / row[key] for row in rows for key in "ab"}
+    pictures = sorted(named | set(sorted(root.rglob("*.jpg"))[::6]))
+    place = {path: i for i, path in enumerate(pictures)}
+    pairs = np.array([sorted((place[root / row["a"]], place[root / row["b"]])) for row in rows])
     return PairSet(pictures, pairs, np.array([row["kind"] for row in rows]))
 
 

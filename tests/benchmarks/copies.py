@@ -37,6 +37,7 @@ from tests.benchmarks._copy_sets import (
     dedup_cases,
     further_edits,
     natural,
+    natural_small,
 )
 from tests.conftest import SHARED_DATA
 from training.copies import scores
@@ -55,6 +56,7 @@ class Sets:
     further: CopySet
     crossres: CopySet
     natural: PairSet
+    natural_small: PairSet
     dedup_cases: PairSet
     background: list[Path]
 
@@ -62,7 +64,7 @@ class Sets:
         """Every file once, in a fixed order."""
         sets = (self.copy_detection, self.further, self.crossres)
         listed = [path for one in sets for path in (*one.queries, *one.references)]
-        listed += [*self.natural.pictures, *self.dedup_cases.pictures, *self.background]
+        listed += [*self.natural.pictures, *self.natural_small.pictures, *self.dedup_cases.pictures, *self.background]
         return list(dict.fromkeys(listed))
 
 
@@ -77,6 +79,7 @@ def main() -> int:
             further_edits(options.data, Path(folder), options.seed, options.edits),
             crossres(options.data),
             natural(options.data),
+            natural_small(options.data),
             dedup_cases(options.data),
             background(options.data, options.background),
         )
@@ -94,6 +97,7 @@ def main() -> int:
         "recall_at_p90": ours["copy_detection"]["recall_at_p90"],
         "recall_crossres": ours["crossres"]["recall"],
         "recall_natural": ours["natural"]["recall"],
+        "recall_natural_small": ours["natural_small"]["recall"],
         "micro_ap_further": ours["further"]["micro_ap"],
     }
     for peer in _copy_peers.PACKAGES:
@@ -162,6 +166,7 @@ def scored(describe: Describe, sets: Sets) -> dict[str, Any]:
         "further": _copies(vectors, sets.further),
         "crossres": _crossres(vectors, sets.crossres, threshold),
         "natural": _natural(vectors, sets.natural, threshold),
+        "natural_small": _natural(vectors, sets.natural_small, threshold),
         "dedup_cases": _dedup_cases(vectors, sets.dedup_cases, threshold),
         "at_threshold": _at_thresholds(vectors, sets),
     }
@@ -287,8 +292,10 @@ def table(found: dict[str, dict[str, Any]]) -> str:
     rows += [
         (f"{part} {key}", [f"{found[name][part][key]:.3g}" for name in names])
         for part, key in (
-            ("crossres", "recall"), ("crossres", "first"), ("natural", "recall"), ("natural", "recall_exact"),
-            ("natural", "false_pairs"), ("dedup_cases", "recall"), ("dedup_cases", "false_pairs"),
+            ("crossres", "recall"), ("crossres", "first"),
+            ("natural", "recall"), ("natural", "recall_exact"), ("natural", "false_pairs"),
+            ("natural_small", "recall"), ("natural_small", "false_pairs"),
+            ("dedup_cases", "recall"), ("dedup_cases", "false_pairs"),
         )
     ]  # fmt: skip
     rows += [(key, [f"{found[name][key]:.4g}" for name in names]) for key in ("unreadable", "images_per_s")]

@@ -58,7 +58,7 @@ def test_a_descriptor_is_scored_on_what_it_finds(tmp_path):
     pairs = np.array([[0, 10], [1, 12], [2, 3]])
     natural = PairSet([*references, *queries[:4]], pairs, np.array(["exact", "edited", "not_duplicate"]))
     cases = PairSet([*references, damaged, queries[0]], np.array([[0, 11], [1, 2]]), np.array(["copy", "different"]))
-    sets = Sets(copies, copies, copies, natural, cases, references[:5])
+    sets = Sets(copies, copies, copies, natural, natural, cases, references[:5])
     files = sets.files()
     assert len(files) == len(set(files)) == 10 + 24 + 1
 
