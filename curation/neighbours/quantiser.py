@@ -178,8 +178,9 @@ def _equally_long(sums: np.ndarray) -> np.ndarray:
 @compiled
 def _add(codes: np.ndarray, lists: np.ndarray, sums: np.ndarray) -> None:
     for row in range(len(codes)):
-        for i in range(codes.shape[1]):
-            sums[lists[row], i] += codes[row, i]
+        code, total = codes[row], sums[lists[row]]
+        for i in range(len(code)):  # vectorised
+            total[i] += code[i]
 
 
 @compiled
