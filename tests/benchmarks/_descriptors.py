@@ -20,7 +20,8 @@ collage would: so copies lean towards lists that their originals are not in, whi
 import numpy as np
 
 COPY_SHARE = 0.2
-MEAN_COPIES = 3.0  # an original has 1 + a geometric number of copies, cut at 16
+MEAN_COPIES = 3.0  # of an original that has any: a geometric number, cut at
+MOST_COPIES = 16
 _BRANCHES = (32, 32, 32)
 _SHARES = (0.10, 0.14, 0.20)  # of the squared length, by level; the rest is the vector's own
 _DECAY = 0.26  # the variance of the i-th axis falls as i^-0.26
@@ -60,22 +61,23 @@ def descriptors(num_vectors: int, dim: int, threshold: float, seed: int) -> np.n
     """[n, d] float16 of unit length: background and planted groups in random order."""
     generator = np.random.default_rng(seed)
     background = Background(dim, generator)
+    place = generator.permutation(num_vectors)  # of the i-th vector: written there at once, so there is one copy of all
     num_copies = int(num_vectors * COPY_SHARE)
     num_originals = num_vectors - num_copies
     vectors = np.empty((num_vectors, dim), np.float16)
     for start in range(0, num_originals, _CHUNK_ROWS):
-        stop = min(start + _CHUNK_ROWS, num_originals)
-        vectors[start:stop] = background.draw(stop - start)
-    copies = np.minimum(generator.geometric(1 / MEAN_COPIES, num_copies), 16)
+        rows = place[start : min(start + _CHUNK_ROWS, num_originals)]
+        vectors[rows] = background.draw(len(rows))
+    copies = np.minimum(generator.geometric(1 / MEAN_COPIES, num_copies), MOST_COPIES)
     sources = np.repeat(generator.permutation(num_originals)[:num_copies], copies)[:num_copies]
     for start in range(0, num_copies, _CHUNK_ROWS):
-        source = vectors[sources[start : start + _CHUNK_ROWS]].astype(np.float32)
+        source = vectors[place[sources[start : start + _CHUNK_ROWS]]].astype(np.float32)
         similarity = generator.uniform(threshold, 1, (len(source), 1)).astype(np.float32)
         other = background.draw(len(source))
         other = _unit(other - source * np.einsum("nd,nd->n", other, source)[:, None])
-        first = num_originals + start
-        vectors[first : first + len(source)] = similarity * source + np.sqrt(1 - similarity**2) * other
-    return vectors[generator.permutation(num_vectors)]
+        rows = place[num_originals + start : num_originals + start + len(source)]
+        vectors[rows] = similarity * source + np.sqrt(1 - similarity**2) * other
+    return vectors
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:

@@ -58,7 +58,8 @@ def big_batch(vectors: np.ndarray, threshold: float, queries: np.ndarray, settin
     index, build_s = build(vectors, setting.num_lists, seed)
     index.nprobe = setting.nprobe
     start = time.perf_counter()
-    similarity, other = _big_batch_search(index, vectors[queries])
+    everything = len(queries) == len(vectors)
+    similarity, other = _big_batch_search(index, vectors if everything else vectors[queries])
     row, column = np.nonzero(similarity > threshold)
     seconds = time.perf_counter() - start
     left, right = queries[row], other[row, column]
