@@ -16,7 +16,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_schema
 
 from curation import schema
-from curation.neighbours.search import Codebook, Probing, read_shard, search_shards
+from curation.neighbours.search import Codebook, Probing, Shard, read_shard, search_shards
 from curation.schema import POOL
 from curation.selection.retrieval import sample_based
 from spark_jobs import vectors
@@ -59,7 +59,9 @@ def search_pool(context: Context, kept: DataFrame, wanted: Mapping[str, int]) ->
         )
         task = _task(codebook, Probing(search.num_probes, search.over_fetch), k)
         best = Window.partitionBy("query_id").orderBy(F.col("similarity").desc(), "image_id")
-        each = pairs.repartition(partitions).mapInArrow(task, from_arrow_schema(_FOUND))
+        # a task's pairs follow each other by shard, so that it opens few
+        spread = pairs.repartitionByRange(partitions, "shard", "queries").sortWithinPartitions("shard", "queries")
+        each = spread.mapInArrow(task, from_arrow_schema(_FOUND))
         merged = each.withColumn("rank", F.row_number().over(best)).where(F.col("rank") <= k)
         rows = merged.toArrow().sort_by([("query_id", "ascending"), ("rank", "ascending")])
         columns = (rows[column] for column in ("query_id", "image_id", "rank", "similarity"))
@@ -73,16 +75,19 @@ def _codebook(pool: DataFrame, search: Search, seed: int) -> Codebook | None:
     if search.method == "flat":
         return None
     rows = pool.orderBy("image_id").limit(search.sample).select("vector").collect()
-    sample = vectors.matrix([row["vector"] for row in rows])
+    sample = vectors.matrix([row["vector"] for row in rows]).copy()  # torch wants to be able to write
     return Codebook.train(sample, search.num_lists, search.code_bytes, seed)
 
 
 def _task(codebook: Codebook | None, probing: Probing, k: int):  # noqa: ANN202  (Spark reads the inner annotations)
     def task(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        opened: tuple[str, Shard] | None = None
         for batch in batches:
             for row in batch.to_pylist():
-                queries, shard = read_shard(Path(row["queries"])), read_shard(Path(row["shard"]), codebook)
-                found = search_shards([shard], np.asarray(queries.vectors), k, probing)
+                if opened is None or opened[0] != row["shard"]:
+                    opened = row["shard"], read_shard(Path(row["shard"]), codebook)
+                queries = read_shard(Path(row["queries"]))
+                found = search_shards([opened[1]], np.asarray(queries.vectors), k, probing)
                 columns = [
                     pa.array(queries.ids[found.query].astype(np.str_), pa.string()),
                     pa.array(found.ids.astype(np.str_), pa.string()),

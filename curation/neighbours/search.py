@@ -162,9 +162,9 @@ class Shard:
         probing = probing or Probing()
         faiss, quantiser = load_faiss(), self.codebook.quantiser
         num_probes = min(probing.num_probes, quantiser.num_lists)
-        lists = quantiser.nearest(queries, num_probes)
+        wanted, centroids = np.array(queries, np.float32, order="C"), _centroids(quantiser)
+        lists = quantiser.nearest(wanted, num_probes)
         each = np.repeat(np.arange(len(queries)), num_probes)
-        wanted, centroids = np.ascontiguousarray(queries, np.float32), _centroids(quantiser)
         to_lists = similarities_of_rows(wanted, centroids, each, lists.ravel()).reshape(lists.shape)
         living = {}
         if self.alive is not None:
@@ -215,7 +215,7 @@ def write_shard(folder: Path, ids: Sequence[str], vectors: np.ndarray, codebook:
 def _write_index(path: Path, vectors: np.ndarray, codebook: Codebook) -> None:
     faiss, index = load_faiss(), codebook.empty_index()
     for start in range(0, len(vectors), _ENCODE_ROWS):
-        part = np.ascontiguousarray(vectors[start : start + _ENCODE_ROWS].astype(np.float16), np.float32)
+        part = np.array(vectors[start : start + _ENCODE_ROWS].astype(np.float16), np.float32, order="C")
         rows = np.arange(start, start + len(part), dtype=np.int64)
         lists = codebook.quantiser.nearest(part, 1)[:, 0].astype(np.int64)
         index.add_core(len(part), faiss.swig_ptr(part), faiss.swig_ptr(rows), faiss.swig_ptr(lists))
