@@ -240,14 +240,23 @@ TILES = Table(
         shard=pa.string(),  # relative to the store; a URI where the index is another store's
         batch=pa.int32(),  # number of the record batch in its shard
         list=pa.int32(),
+        visiting=pa.bool_(),  # whether this list is another one than the nearest of its vectors
         num_rows=pa.int32(),
     ),
     appended=True,
 )
 
 EDGES = Table(
-    "edges",  # similar pairs; collection is "pool" within the pool, else the set that higher_id belongs to
-    _schema(collection=pa.string(), lower_id=pa.string(), higher_id=pa.string(), similarity=pa.float32()),
+    "edges",  # pairs that a join found, of every index and threshold, whether or not both images are still there
+    _schema(
+        index=pa.string(),  # whose vectors and lists they come from
+        collection=pa.string(),  # "pool" within the pool, else the reference set that higher_id belongs to
+        lower_id=pa.string(),
+        higher_id=pa.string(),
+        similarity=pa.float32(),
+    ),
+    version=2,
+    appended=True,
 )
 
 COMPONENTS = Table(
@@ -255,10 +264,16 @@ COMPONENTS = Table(
     _schema(
         image_id=pa.string(),
         component=pa.string(),  # lowest image_id of the component
-        representative=pa.string(),
+        representative=pa.string(),  # the image that stays in its place: itself, or of whose kind dedup.mode says
         witness=pa.string(),  # the most similar neighbour; the representative where it is one
         similarity=pa.float32(),  # to the witness
     ),
+    version=2,
+)
+
+FOREST = Table(
+    "forest",  # a maximum spanning forest of the pool's edges: its edges above any threshold connect what all those do
+    _schema(lower_id=pa.string(), higher_id=pa.string(), similarity=pa.float32()),
 )
 
 CENTROIDS = Table("centroids", _schema(cluster=pa.int32(), vector=pa.binary()))  # float32, little endian
@@ -331,7 +346,7 @@ TABLES = {
     table.name: table
     for table in (
         LINKS, FILES, IMAGES, SCREENED, DETECTIONS, SIGHTINGS, ROBOTS, FETCHES, DECISIONS, COLLECTIONS, TILES,
-        EDGES, COMPONENTS, CENTROIDS, CLUSTERS, RETRIEVALS, SELECTION, TAKEDOWNS, RUNS,
+        EDGES, COMPONENTS, FOREST, CENTROIDS, CLUSTERS, RETRIEVALS, SELECTION, TAKEDOWNS, RUNS,
     )
 }  # fmt: skip
 

@@ -27,6 +27,7 @@ class Sources(Section):
     lists: dict[str, str] = {}  # name -> list of domains, suffixes and patterns to refuse (curation/links/rules.py)
     images: dict[str, str] = {}  # name -> folder of images or tars, indexed where they lie
     collections: dict[str, str] = {}  # name -> evaluation or query set: a folder of images, tars or Parquet, or a file
+    stores: dict[str, str] = {}  # name -> another store, whose index (of the same model and lists) is a reference set
 
 
 class ExtractLinks(Section):
@@ -64,8 +65,8 @@ class Index(Section):
     """Content-addressed indexing has nothing to choose."""
 
 
-class HashProjection(Section):
-    """A PCA hash that another run fitted: the file it kept in its store, and the SHA-256 in the file's name."""
+class FrozenFile(Section):
+    """What another run fitted or trained: the file it kept in its store, and the SHA-256 of its bytes."""
 
     path: str
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
@@ -74,7 +75,7 @@ class HashProjection(Section):
 class Screen(QualityRules):
     """Which images are fit for use, and how near-exact copies are found."""
 
-    pca_hash: HashProjection | None = None  # None: fitted
+    pca_hash: FrozenFile | None = None  # None: fitted
     pca_hash_sample: int = Field(10_000, gt=0, le=MAX_SAMPLE)  # images, in hash order, that its projection is fitted on
     detectors: dict[str, DetectorSpec] = {}  # by the name their findings carry; without one, nothing is evaluated
     nsfw_threshold: float | None = Field(None, gt=0, le=1)  # score from which an image is dropped; None: kept
@@ -93,15 +94,59 @@ class Embed(Section):
     max_pixels: int = Field(100_000_000, gt=0)  # of an evaluation or query image; the pool's are screened
 
 
+class Join(Section):
+    """How pairs above a threshold are looked for (curation/neighbours/join.py)."""
+
+    method: Literal["exact", "spill"] = "exact"  # exact: every pair; spill: pairs that share a list
+    num_lists: int = Field(4096, gt=1)  # spill: the lists of a store's first snapshot stay its lists
+    spill: int = Field(4, gt=0)  # spill: lists that a vector is put in
+    sample: int = Field(262_144, gt=0)  # spill: vectors, in hash order, that the lists are trained on
+    seed: int = 0
+    quantiser: FrozenFile | None = None  # spill: another store's lists in place of trained ones
+
+    @model_validator(mode="after")
+    def _lists_are_enough(self) -> "Join":
+        if self.method == "spill" and self.spill > self.num_lists:
+            raise ValueError(f"spill {self.spill} is above num_lists {self.num_lists}; lower it")
+        return self
+
+
+class Reference(Section):
+    """What a reference set has of its own."""
+
+    threshold: float | None = Field(None, ge=-1, le=1)  # None: reference_threshold
+    scope: Literal["component", "direct"] | None = None  # None: reference_scope
+
+
 class Dedup(Section):
     """Near-duplicate removal within the pool, then against evaluation sets (DINOv2 paper, section 3)."""
 
     model: str
-    k: int = Field(64, gt=0)
     threshold: float = Field(ge=-1, le=1)  # cosine above which two images are near-duplicates
-    against: list[str] = []  # collections whose copies must not be released
+    k: int | None = Field(None, gt=0)  # only pairs among one's k most similar count (the paper's 64); None: all do
+    # which images of a group go: all but the best (paper), or those with a direct edge to one that stays (witness)
+    mode: Literal["witness", "paper"] = "witness"
+    join: Join = Join()
+    against: list[str] = []  # collections, or entries of sources.stores, whose copies must not be released
+    references: dict[str, Reference] = {}  # of some of them: what they have of their own
     reference_threshold: float = Field(ge=-1, le=1)
     reference_scope: Literal["component", "direct"] = "component"
+    max_component_share: float = Field(0.01, gt=0, le=1)  # of the pool; a larger component stops the run
+    certificate_sample: int = Field(1000, ge=0)  # images whose edges are looked for again, exactly; 0: none
+
+    @model_validator(mode="after")
+    def _references_are_used(self) -> "Dedup":
+        if unused := sorted(set(self.references) - set(self.against)):
+            raise ValueError(f"references.{unused[0]} is no set of against; add it there, or remove it here")
+        return self
+
+    def reference(self, name: str) -> tuple[float, Literal["component", "direct"]]:
+        """Threshold and scope of a reference set."""
+        own = self.references.get(name, Reference())
+        return (
+            self.reference_threshold if own.threshold is None else own.threshold,
+            own.scope or self.reference_scope,
+        )
 
 
 class Cluster(Section):
@@ -198,6 +243,7 @@ class Runtime(Section):
     """How the work is done; no key here may change a result."""
 
     partitions: int = Field(4, gt=0)
+    components: Literal["local", "spark"] = "local"  # where components are found: on the driver, or for huge graphs
     spark: Spark = Spark()
     download_threads: int = Field(16, gt=0, le=1024)  # URLs fetched at once by one task
     embed: EmbedWork = EmbedWork()
@@ -226,13 +272,18 @@ class CurationConfig(Section):
             if model not in recipe.embed.models:
                 known = ", ".join(recipe.embed.models) or "none"
                 raise ValueError(f"recipe.{stage}.model is {model!r}; the models of recipe.embed are {known}")
-        for key, names in (("dedup.against", recipe.dedup.against), ("retrieve.sets", recipe.retrieve.sets)):
+        stores = set(self.sources.stores)
+        for key, names, there in (
+            ("dedup.against", recipe.dedup.against, collections | stores),
+            ("retrieve.sets", recipe.retrieve.sets, collections),
+        ):
             for name in names:
-                if name not in collections:
+                if name not in there:
                     raise ValueError(f"recipe.{key} names {name!r}; add sources.collections.{name}=PATH or remove it")
         if BLOCKED_DOMAINS in self.sources.lists:
             raise ValueError(f"sources.lists.{BLOCKED_DOMAINS}: the recipe's own rules bear this name; choose another")
         images = set(self.sources.images)
-        for name in sorted((collections & images) | ({"store", POOL} & (collections | images))):
+        taken = (collections & images) | (stores & (collections | images))
+        for name in sorted(taken | ({"store", POOL} & (collections | images | stores))):
             raise ValueError(f"the name {name!r} is taken; give the images and each collection names of their own")
         return self

@@ -1,165 +1,247 @@
-"""Drop near-duplicates within the pool, then whatever resembles an evaluation set (DINOv2 paper, section 3).
+"""Drop near-duplicates within the pool, then whatever resembles a reference set (DINOv2 paper, section 3).
 
-A unit is an embedded image. Executors search slices of the pool in one FAISS index; edges go to a table; components
-are found by union of lowest ids, and each keeps its best image.
+A unit is an embedded image. New images are added to the index and joined with all others; the edges that were ever
+found stay. What they mean for the images that are there now is decided anew in every run: edges above the thresholds
+make components, and tasks decide on whole components.
 """
 
-import shutil
-from collections.abc import Iterable, Iterator
-from pathlib import Path
+from functools import reduce
+from typing import Any
 
-import numpy as np
 import pyarrow as pa
+from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_schema
 
 from curation import schema
-from curation.neighbours import duplicates, knn, relative
+from curation.neighbours import decide
+from curation.neighbours.certificate import Certificate
 from curation.schema import POOL, Reason
-from spark_jobs import vectors
+from spark_jobs import components, stars
 from spark_jobs.config import Dedup
+from spark_jobs.join import Index, open_index
 from spark_jobs.ledger import ledger_rows
+from spark_jobs.scratch import Scratch, scratch
 from spark_jobs.stage import Context, Stage, main
 from spark_jobs.tables import Outcome
 
-_DROPPED = "image_id string, reason string, evidence string, score double, threshold double"
+_BUCKET_IMAGES = 50_000  # images whose components one task decides on, about
+_SMALL = 1000  # images: a component up to this size is no percolation, whatever share of a small pool it is
 
 
 def run(context: Context) -> Outcome:
-    """Write ``edges`` and ``components``; decide on every embedded image."""
+    """Add to ``tiles`` and ``edges``, write ``components`` and ``forest``; decide on every embedded image."""
     spark, store, recipe = context.spark, context.store, context.config.recipe.dedup
-    embedded = vectors.ids_of(store.kept(spark, "embed"))
-    pool = vectors.load(store, recipe.model, POOL, embedded)
-    references = {name: vectors.load(store, recipe.model, name) for name in recipe.against}
-    for name, found in references.items():
-        if not len(found):
-            raise ValueError(
-                f"recipe.dedup.against names {name!r}, which holds no image; add sources.collections.{name}"
-            )
+    model = store.runs()["embed"].metrics[recipe.model]["digest"]
+    store.ensure(schema.TILES, schema.EDGES)
+    kept = store.kept(spark, "embed").select("image_id")
+    pool = _embedded(context, model).join(kept, "image_id", "left_semi")
+    index = open_index(context, model, pool)
+    index.add(POOL, pool)
+    index.join(POOL, recipe.threshold)
+    members = {name: _members(context, index, model, name) for name in recipe.against}
+    for name in recipe.against:
+        index.join(name, recipe.reference(name)[0])
+    certificate = index.certify(pool, recipe.threshold, recipe.certificate_sample)
 
-    _write_edges(context, pool, references)
-    node = {name: i for i, name in enumerate(pool.ids)}
-    edges, similarities = _edges(context, POOL, node, node)
-    ranks = _preference(context, pool.ids)
-    components = duplicates.resolve(pool.ids, edges, similarities, ranks)
-    store.write(schema.COMPONENTS, components, context.run)
-
-    dropped = {
-        row["image_id"]: (Reason.NEAR_DUPLICATE.value, row["witness"], row["similarity"], recipe.threshold)
-        for row in components.to_pylist()
-        if row["image_id"] != row["representative"]
-    }
-    for name, found in references.items():  # an evaluation copy is one whatever else it is
-        for row in _relative(context, name, node, found, edges, similarities).to_pylist():
-            # without a direct edge the similarity is another image's, which the edges tell
-            direct = (row["similarity"], recipe.reference_threshold) if row["via"] is None else (None, None)
-            dropped[row["image_id"]] = (Reason.EVALUATION_COPY.value, row["reference"], *direct)
-
-    every = spark.createDataFrame([(name,) for name in pool.ids.tolist()], "image_id string")
-    reasons = spark.createDataFrame([(i, *why) for i, why in dropped.items()], _DROPPED)
-    model = context.store.runs()["embed"].metrics[recipe.model]["digest"]
-    rows = ledger_rows(
-        every.join(reasons, "image_id", "left"),
-        image_id="image_id",
-        reason="reason",
-        evidence="evidence",
-        score="score",
-        threshold="threshold",
-        model=F.lit(model),
-    )
-    sizes = components.group_by("component").aggregate([("image_id", "count")])["image_id_count"].to_pylist()
-    histogram = {str(size): sizes.count(size) for size in sorted(set(sizes))}
-    metrics = {"edges": len(edges), "component_sizes": histogram}
-    return Outcome(len(embedded), rows, metrics)
+    with scratch(context) as folder:
+        num_pool = kept.count()
+        edges = folder.keep("edges", _edges(index, kept, recipe))
+        labels = folder.keep("components", _labels(context, edges, folder))
+        histogram = _histogram(labels, num_pool, recipe)
+        decided = folder.keep("decided", _decided(context, index, kept, members, edges, labels))
+        store.write(schema.COMPONENTS, _of(decided, decide.COMPONENT, other_id="witness"), context.run)
+        store.write(schema.FOREST, _of(decided, decide.TREE, image_id="lower_id", other_id="higher_id"), context.run)
+        counts = _of(decided, decide.COUNT).groupBy("image_id").agg(F.sum("number").alias("number")).collect()
+        metrics = {
+            "model": model,
+            "index": index.name,
+            "edges": edges.count(),
+            "component_sizes": {str(size): count for size, count in sorted(histogram.items())},
+            "certificate": certificate.metrics(),
+            **_counted({row["image_id"]: row["number"] for row in counts}, recipe),
+        }
+        rows = ledger_rows(
+            kept.join(_reasons(decided, recipe), "image_id", "left"),
+            image_id="image_id",
+            reason="reason",
+            evidence="evidence",
+            score="score",
+            threshold="threshold",
+            model=F.lit(model),
+        )
+        store.append_decisions(rows, context.run)  # here, as what the rows come from is about to go
+    return Outcome(num_pool, rows, metrics)
 
 
-def _write_edges(context: Context, pool: vectors.Vectors, references: dict[str, vectors.Vectors]) -> None:
-    """Search every slice of the pool in the pool and in each reference set; write the pairs above the thresholds."""
-    recipe, spark = context.config.recipe.dedup, context.spark
-    folder = Path(context.store.path("indexes", context.run.run_id)).absolute()
-    vectors.publish(folder, POOL, pool)
-    for name, found in references.items():
-        vectors.publish(folder, name, found)
-    slices = [(name, start) for name in (POOL, *references) for start in range(0, len(pool), vectors.SLICE)]
-    frame = spark.createDataFrame(slices, "collection string, start long").repartition(
-        max(1, min(len(slices), context.config.runtime.partitions)), "start"
-    )
-
-    def search(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        for batch in batches:
-            for row in batch.to_pylist():
-                yield _search_slice(folder, row["collection"], row["start"], recipe)
-
-    found = frame.mapInArrow(search, from_arrow_schema(schema.EDGES.schema))
-    # both ends of a pair find it: keep it once
-    context.store.write(schema.EDGES, found.distinct(), context.run)
-    shutil.rmtree(folder)
+def _embedded(context: Context, model: str) -> DataFrame:
+    """Rows (image_id, vector) of all that the recipe's model has ever embedded, in whichever set it was."""
+    rows = context.store.frame(context.spark, schema.embeddings(context.config.recipe.dedup.model))
+    return rows.where((F.col("model") == model) & F.col("vector").isNotNull()).select("image_id", "vector")
 
 
-def _search_slice(folder: Path, collection: str, start: int, recipe: Dedup) -> pa.RecordBatch:
-    base, base_ids = vectors.vectors_at(folder, collection), vectors.ids_at(folder, collection)
-    queries = vectors.vectors_at(folder, POOL)[start : start + vectors.SLICE]
-    ids = vectors.ids_at(folder, POOL)[start : start + vectors.SLICE]
-    index = knn.load(folder / f"{collection}.faiss")
-    rows = np.arange(start, start + len(queries)) if collection == POOL else None
-    threshold = recipe.threshold if collection == POOL else recipe.reference_threshold
-    query, other, similarity = knn.similar_pairs(index, base, queries, rows, recipe.k, threshold)
-    left, right = ids[query], base_ids[other]
-    if collection == POOL:
-        left, right = np.where(left < right, left, right), np.where(left < right, right, left)
-    columns = [
-        pa.array([collection] * len(query), pa.string()),
-        pa.array(left, pa.string()),
-        pa.array(right, pa.string()),
-        pa.array(similarity, pa.float32()),
-    ]
-    return pa.RecordBatch.from_arrays(columns, schema=schema.EDGES.schema)
+def _members(context: Context, index: Index, model: str, name: str) -> DataFrame | None:
+    """Add a reference set to the index. Returns its images (image_id); None: all that the index has of it.
+
+    Raises:
+        ValueError: the set holds no image.
+    """
+    if name in context.config.sources.stores:
+        index.add_store(name, context.config.sources.stores[name])
+        return None
+    ids = context.store.frame(context.spark, schema.COLLECTIONS).where(F.col("collection") == name)
+    vectors = _embedded(context, model).join(ids.select("image_id").distinct(), "image_id", "left_semi")
+    if vectors.isEmpty():
+        raise ValueError(f"recipe.dedup.against names {name!r}, which holds no image; add sources.collections.{name}")
+    index.add(name, vectors)
+    return vectors.select("image_id")
 
 
-def _edges(
-    context: Context, collection: str, lower: dict[str, int], higher: dict[str, int]
-) -> tuple[np.ndarray, np.ndarray]:
-    """The written edges of a collection as ([m, 2] node numbers, [m] similarities), in the order of their ids."""
-    written = context.store.table("edges", filter=pa.compute.field("collection") == collection)
-    written = written.sort_by([("lower_id", "ascending"), ("higher_id", "ascending")])
-    pairs = zip(written["lower_id"].to_pylist(), written["higher_id"].to_pylist(), strict=True)
-    edges = np.array([(lower[a], higher[b]) for a, b in pairs], np.int64).reshape(-1, 2)
-    return edges, written["similarity"].to_numpy()
+def _edges(index: Index, kept: DataFrame, recipe: Dedup) -> DataFrame:
+    """The pool's edges (lower_id, higher_id, similarity) that count: both images are there, and near enough."""
+    edges = index.edges(POOL, recipe.threshold)
+    for end in ("lower_id", "higher_id"):
+        edges = edges.join(kept.withColumnRenamed("image_id", end), end, "left_semi")
+    if recipe.k is None:
+        return edges
+    one = F.struct(F.col("lower_id").alias("node"), F.col("higher_id").alias("other"))
+    two = F.struct(F.col("higher_id").alias("node"), F.col("lower_id").alias("other"))
+    ends = edges.select(F.explode(F.array(one, two)).alias("end"), "similarity").select("end.*", "similarity")
+    rank = F.row_number().over(Window.partitionBy("node").orderBy(F.col("similarity").desc(), "other"))
+    near = ends.withColumn("rank", rank).where(F.col("rank") <= recipe.k)
+    pair = (F.least("node", "other").alias("lower_id"), F.greatest("node", "other").alias("higher_id"), "similarity")
+    return near.select(*pair).distinct()
 
 
-def _preference(context: Context, ids: np.ndarray) -> np.ndarray:
-    screened = context.store.table("screened", columns=["image_id", "width", "height"])
-    sizes = context.store.table("images", columns=["image_id", "size_bytes"])
-    known = pa.table({"image_id": pa.array(ids, pa.string())})
-    joined = known.join(screened, "image_id").join(sizes, "image_id").sort_by("image_id")
-    assert joined.num_rows == len(ids), "an embedded image was not screened or indexed"
-    return duplicates.preference(
-        ids, joined["width"].to_numpy(), joined["height"].to_numpy(), joined["size_bytes"].to_numpy()
-    )
+def _labels(context: Context, edges: DataFrame, folder: Scratch) -> DataFrame:
+    """Rows (image_id, label) of every image that has an edge: where the label is the same, so is the component."""
+    if context.config.runtime.components == "local":
+        return components.local(edges, folder)
+    return stars.components(edges, folder.path("stars")).withColumnRenamed("component", "label")
 
 
-def _relative(
+def _histogram(labels: DataFrame, num_pool: int, recipe: Dedup) -> dict[int, int]:
+    """Components by size.
+
+    Raises:
+        ValueError: one holds more of the pool than the recipe allows.
+    """
+    sizes = labels.groupBy("label").agg(F.count("image_id").alias("size")).groupBy("size").count().collect()
+    histogram = {row["size"]: row["count"] for row in sizes}
+    largest = max(histogram, default=0)
+    if largest > max(_SMALL, recipe.max_component_share * num_pool):
+        found = ", ".join(f"{histogram[size]:,} of {size:,}" for size in sorted(histogram, reverse=True)[:20])
+        raise ValueError(
+            f"recipe.dedup.max_component_share={recipe.max_component_share}: one component holds {largest:,} of "
+            f"{num_pool:,} images, so unlike images are chained; raise recipe.dedup.threshold (now "
+            f"{recipe.threshold}; no pair is searched again), or the share. Components by size: {found}"
+        )
+    return histogram
+
+
+def _decided(
     context: Context,
-    name: str,
-    pool_node: dict[str, int],
-    references: vectors.Vectors,
-    edges: np.ndarray,
-    similarities: np.ndarray,
-) -> pa.Table:
-    reference_node = {image_id: i for i, image_id in enumerate(references.ids)}
-    direct, scores = _edges(context, name, pool_node, reference_node)
-    scope = context.config.recipe.dedup.reference_scope
-    return relative.relative(
-        np.array(list(pool_node), np.str_), edges, similarities, references.ids, direct, scores, scope
+    index: Index,
+    kept: DataFrame,
+    members: dict[str, DataFrame | None],
+    edges: DataFrame,
+    labels: DataFrame,
+) -> DataFrame:
+    """Every component's facts brought to one task, and what ``curation.neighbours.decide`` makes of them."""
+    recipe = context.config.recipe.dedup
+    of_lower = labels.withColumnRenamed("image_id", "lower_id")
+    images = _qualities(context, labels)
+    parts = [edges.join(of_lower, "lower_id").withColumn("kind", F.lit(decide.EDGE))]
+    parts.append(images.withColumn("kind", F.lit(decide.IMAGE)))
+    for name, there in members.items():
+        found = index.edges(name, recipe.reference(name)[0])
+        found = found.join(kept.withColumnRenamed("image_id", "lower_id"), "lower_id", "left_semi")
+        if there is not None:
+            found = found.join(there.withColumnRenamed("image_id", "higher_id"), "higher_id", "left_semi")
+        alone = F.concat(F.lit("alone "), "lower_id")  # an image without a component is one of its own
+        found = found.join(of_lower, "lower_id", "left").withColumn("label", F.coalesce("label", alone))
+        parts.append(found.withColumn("kind", F.lit(f"set:{name}")))
+    facts = reduce(lambda a, b: a.unionByName(b, allowMissingColumns=True), parts)
+    buckets = max(context.config.runtime.partitions, labels.count() // _BUCKET_IMAGES)
+    facts = facts.withColumn("bucket", F.pmod(F.xxhash64("label"), F.lit(buckets)))
+    mode, references = recipe.mode, {name: recipe.reference(name) for name in recipe.against}
+
+    def work(group: pa.Table) -> pa.Table:
+        return decide.decide(group.select(decide.FACTS.names).cast(decide.FACTS), mode, references)
+
+    return facts.groupBy("bucket").applyInArrow(work, from_arrow_schema(decide.DECIDED))
+
+
+def _qualities(context: Context, labels: DataFrame) -> DataFrame:
+    """Rows (image_id, label, eligible, width, height, size_bytes, crawled_at) of the images of some components."""
+    spark, store = context.spark, context.store
+    refused = ["noai", "noimageai", *context.config.recipe.extract_links.opt_out_signals]
+    signals = F.transform(F.coalesce("rights", F.array()), lambda signal: F.element_at(F.split(signal, ":"), -1))
+    met = store.frame(spark, schema.SIGHTINGS).join(labels.select("image_id"), "image_id", "left_semi")
+    links = store.frame(spark, schema.LINKS).where("crawled_at is not null").select("url", "page_url", "crawled_at")
+    met = met.withColumn("refused", F.arrays_overlap(signals, F.lit(refused))).join(links, ["url", "page_url"], "left")
+    met = met.groupBy("image_id").agg(F.max("refused").alias("refused"), F.min("crawled_at").alias("crawled_at"))
+    sizes = store.frame(spark, schema.SCREENED).select("image_id", "width", "height")
+    sizes = sizes.join(store.frame(spark, schema.IMAGES).select("image_id", "size_bytes"), "image_id")
+    joined = labels.join(sizes, "image_id", "left").join(met, "image_id", "left")
+    eligible = ~F.coalesce("refused", F.lit(False))
+    longs = {name: F.col(name).cast("long") for name in ("width", "height", "size_bytes")}
+    return joined.withColumns({"eligible": eligible, **longs}).drop("refused")
+
+
+def _of(decided: DataFrame, kind: str, **renamed: str) -> DataFrame:
+    return decided.where(F.col("kind") == kind).withColumnsRenamed(renamed)
+
+
+def _reasons(decided: DataFrame, recipe: Dedup) -> DataFrame:
+    """One row (image_id, reason, evidence, score, threshold) for every image that goes; a copy is one whatever else."""
+    near = _of(decided, decide.COMPONENT).where(F.col("image_id") != F.col("representative"))
+    # in witness mode the witness is the representative; in paper mode the nearest image where there is no such edge
+    near = near.withColumns(
+        {"reason": F.lit(Reason.NEAR_DUPLICATE.value), "threshold": F.lit(recipe.threshold), "order": F.lit(1)}
     )
+    copies = _of(decided, decide.COPY).withColumns({"reason": F.lit(Reason.EVALUATION_COPY.value), "order": F.lit(0)})
+    why = F.struct(
+        "order", "reason", F.col("other_id").alias("evidence"), F.col("similarity").alias("score"), "threshold"
+    )
+    first = near.unionByName(copies).groupBy("image_id").agg(F.min(why).alias("why"))
+    return first.select("image_id", "why.*").drop("order")
+
+
+def _counted(counts: dict[str, int], recipe: Dedup) -> dict[str, Any]:
+    """What the other mode and the other scope would have dropped."""
+    return {
+        "near_duplicates": {mode: counts.get(f"near_duplicates_{mode}", 0) for mode in ("paper", "witness")},
+        "evaluation_copies": {
+            name: {scope: counts.get(f"copies_{name}_{scope}", 0) for scope in ("component", "direct")}
+            for name in recipe.against
+        },
+    }
+
+
+def notes(metrics: dict[str, Any]) -> list[str]:
+    """What a user should see of a finished run."""
+    near = metrics["near_duplicates"]
+    lines = [
+        str(Certificate(**metrics["certificate"])),
+        f"near-duplicates: {near['witness']:,} with a direct edge to an image that stays (witness), "
+        f"{near['paper']:,} by whole components (paper)",
+    ]
+    for name, count in metrics["evaluation_copies"].items():
+        lines.append(
+            f"copies of {name}: {count['direct']:,} by a direct edge, {count['component']:,} by whole components"
+        )
+    return lines
 
 
 STAGE = Stage(
     name="dedup",
-    version=1,
+    version=2,
     after="embed",
-    writes=lambda _: (schema.EDGES, schema.COMPONENTS),
+    sources=("stores",),
+    writes=lambda _: (schema.TILES, schema.EDGES, schema.COMPONENTS, schema.FOREST),
     run=run,
+    notes=notes,
 )
 
 if __name__ == "__main__":

@@ -19,11 +19,24 @@ from pathlib import Path
 
 from conf import entry_point, load
 from curation import pocket_web
+from curation.pocket_web.truth import Truth
+from curation.report import planted
+from curation.report.collect import collect
+from curation.schema import Reason
+from curation.store import Store
 from spark_jobs import run as pipeline
 from spark_jobs.config import CurationConfig
 from spark_jobs.sources import list_files
 
 _PAGES = (".warc", ".warc.gz", ".wat", ".wat.gz", ".wet.gz", ".arc", ".arc.gz", ".html", ".htm")
+_PLANTED = {  # kinds of cases begin with
+    "exact copies": ("exact_copy",),
+    "copies saved again": ("reencoded",),
+    "edited copies": ("edited_",),
+    "chains of crops, links": ("chain_link",),
+    "evaluation leaks": ("evaluation_",),
+}
+_COPIES = (Reason.EXACT_DUPLICATE, Reason.PCA_HASH_DUPLICATE, Reason.NEAR_DUPLICATE, Reason.EVALUATION_COPY)
 _LISTS = (".csv", ".parquet", ".jsonl", ".ndjson", ".txt")
 
 
@@ -47,6 +60,8 @@ def main() -> int:
     _say("the pocket web: pages, pictures and what is planted among them", started)
     pocket_web.build(web)
     release = _curate(source, out, overrides, started)
+    if source is None:
+        print("\n" + "\n".join(planted_copies(Store(str(out / "store")), Truth.read(web / "truth.json"))))
     training, evaluation = out / "training", out / "evaluation"
     if any(release.glob("*.tar")):
         _say("training a small DINOv2 on the release", started)
@@ -69,6 +84,23 @@ def main() -> int:
     print(f"\ndone in {time.monotonic() - started:.0f} s")
     print(f"report:  {report}\nstore:   {out / 'store'}\nrelease: {release}")
     return 0
+
+
+def planted_copies(store: Store, truth: Truth) -> list[str]:
+    """Lines that say how many of the planted copies, chains and leaks were found, and what else was taken for one."""
+    found = collect(store, None)
+    comparison = planted.compare(truth.cases, found.drops, found.runs)
+    lines = [f"{'planted':<34}{'cases':>7}{'as planted':>12}{'recall':>9}"]
+    for title, prefix in _PLANTED.items():
+        mine = [f for f in comparison.findings if f.case.kind.startswith(prefix)]
+        right = sum(f.outcome == planted.AS_EXPECTED for f in mine)
+        lines.append(f"{title:<34}{len(mine):>7,}{right:>12,}{right / max(len(mine), 1):>9.1%}")
+    lines.append(f"{'dropped as':<34}{'images':>7}{'planted':>12}{'precision':>9}")
+    for rate in comparison.rates:
+        if rate.reason in _COPIES:
+            share = rate.right / max(rate.dropped, 1)
+            lines.append(f"{rate.reason:<34}{rate.dropped:>7,}{rate.right:>12,}{share:>9.1%}")
+    return lines
 
 
 def _curate(source: Path | None, out: Path, overrides: list[str], started: float) -> Path:

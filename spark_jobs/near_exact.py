@@ -15,7 +15,7 @@ from curation.images.pca_hash import PcaHash
 from curation.images.screening import screen
 from curation.store import Store, locate, open_uri
 from curation.whole_files import put_whole
-from spark_jobs.config import HashProjection
+from spark_jobs.config import FrozenFile
 from spark_jobs.stage import Context
 
 BLOCK = 1024  # pictures of one hash that one task compares with each other
@@ -100,7 +100,7 @@ def _fitted(context: Context, images: DataFrame) -> PcaHash:
     return pca_hash.fit(np.frombuffer(b"".join(row["thumbnail"] for row in rows), np.uint8).reshape(shape))
 
 
-def _read(given: HashProjection) -> PcaHash:
+def _read(given: FrozenFile) -> PcaHash:
     with open_uri(given.path) as file:
         data = file.read()
     digest = hashlib.sha256(data).hexdigest()

@@ -171,6 +171,8 @@ def fingerprint(kind: str, roots: list[str] | dict[str, str], paths_root: str | 
             if kind == "lists":
                 total.update(hashlib.sha256(b"\n".join(line.encode() for line in read_lines(single[0]))).digest())
                 continue
+            if kind == "stores":  # what its index holds
+                single = [f"{single[0].rstrip('/')}/tables/tiles/_delta_log"]
             files = list_all(single, paths_root)
             for file, content in zip(files, pool.map(_content, files), strict=True):
                 total.update(f"\0{file.name}\0{file.size_bytes}\0{content}".encode())

@@ -61,6 +61,7 @@ class Stage:
         writes: every table it replaces.
         run: does the work.
         is_whole: whether what lies outside the tables (a release) is still there.
+        notes: what of a finished run's metrics a user should read at once.
     """
 
     name: str
@@ -70,6 +71,7 @@ class Stage:
     run: Callable[[Context], Outcome]
     sources: tuple[str, ...] = ()
     is_whole: Callable[[CurationConfig, str], bool] | None = None
+    notes: Callable[[dict[str, Any]], list[str]] = lambda _: []
 
     def section(self, config: CurationConfig) -> Section:
         """The stage's own part of the recipe."""
@@ -132,6 +134,7 @@ class Report:
     kept: int
     dropped: dict[str, int]
     seconds: float | None  # None: the stage had run before
+    notes: tuple[str, ...] = ()
 
     HEADER = f"{'stage':<14}{'rows in':>10}{'kept':>10}{'dropped':>10}{'seconds':>9}  why dropped"
 
@@ -139,7 +142,8 @@ class Report:
         reasons = ", ".join(f"{reason} {n:,}" for reason, n in sorted(self.dropped.items(), key=lambda i: -i[1]))
         took = "done" if self.seconds is None else f"{self.seconds:.1f}"
         total = sum(self.dropped.values())
-        return f"{self.stage:<14}{self.rows_in:>10,}{self.kept:>10,}{total:>10,}{took:>9}  {reasons}".rstrip()
+        line = f"{self.stage:<14}{self.rows_in:>10,}{self.kept:>10,}{total:>10,}{took:>9}  {reasons}".rstrip()
+        return "\n".join((line, *(f"  {note}" for note in self.notes)))
 
 
 def execute(stage: Stage, store: Tables, config: CurationConfig, spark: Callable[[], SparkSession]) -> Report:
@@ -185,7 +189,8 @@ def execute(stage: Stage, store: Tables, config: CurationConfig, spark: Callable
         metrics=finished.metrics,
         seconds=round(seconds, 3),
     )
-    return Report(stage.name, finished.rows_in, finished.kept, finished.dropped, seconds)
+    notes = tuple(stage.notes(finished.metrics))
+    return Report(stage.name, finished.rows_in, finished.kept, finished.dropped, seconds, notes)
 
 
 def _require(store: Tables, stage: Stage) -> None:

@@ -94,6 +94,11 @@ class Tables(Store):
         if not self.written_by(table, run.run_id):
             self._commit(delta, table, self._put(table, rows, {}), run, mode="overwrite")
 
+    def ensure(self, *tables: Table) -> None:
+        """Create those of some tables that are not there."""
+        for table in tables:
+            self._create(table)
+
     def append(self, table: Table, rows: DataFrame | pa.Table, run: RunKey, transactions: dict[str, int]) -> None:
         """Add facts in one commit that also records, by name, how far each piece of work has come.
 
@@ -120,16 +125,16 @@ class Tables(Store):
 
     def has_added(self, table: Table, run: RunKey) -> bool:
         """Whether the run has added its facts to the table."""
-        return self.progress(table, run.run_id) is not None
+        return self.progress(table, [run.run_id])[run.run_id] is not None
 
     def version(self, table: Table) -> int:
         """The version of a table, which is made where it is absent."""
         return int(self._create(table).version())
 
-    def progress(self, table: Table, name: str) -> int | None:
-        """What the last commit that tells of a piece of work recorded of it (see ``append``)."""
+    def progress(self, table: Table, names: Iterable[str]) -> dict[str, int | None]:
+        """What the last commit that tells of each piece of work recorded of it (see ``append``)."""
         delta = self._delta(table.name)
-        return None if delta is None else delta.transaction_version(name)
+        return {name: None if delta is None else delta.transaction_version(name) for name in names}
 
     def append_decisions(self, decisions: DataFrame, run: RunKey) -> None:
         """Append one run's rows to the ledger in one commit; a run that is in the ledger already is not added twice."""

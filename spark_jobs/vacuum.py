@@ -61,7 +61,7 @@ def find_waste(store: Store, continued: frozenset[str] | None = None) -> list[Wa
     """
     root = Path(store.uri)
     live = {plan.key: plan for plan in plans.plans(store)}
-    found = [*_of_tables(store, root, live), *_of_shards(store, root, continued), *_of_indexes(root)]
+    found = [*_of_tables(store, root, live), *_of_shards(store, root, continued), *_of_indexes(store, root)]
     found += _of_plans(root, live)
     ordered = sorted((path.parent.relative_to(root).as_posix(), why, path) for path, why in found)
     waste = []
@@ -152,9 +152,13 @@ def _of_plans(root: Path, live: Mapping[str, Plan]) -> Iterator[tuple[Path, str]
                 yield path, "a plan of embedding that is incomplete, or of a table that has moved on"
 
 
-def _of_indexes(root: Path) -> Iterator[tuple[Path, str]]:
+def _of_indexes(store: Store, root: Path) -> Iterator[tuple[Path, str]]:
+    shards = set(store.table("tiles", columns=["shard"])["shard"].to_pylist())
     for path in _files(root / "indexes"):
-        yield path, "a search index of a run that died"
+        if path.relative_to(root).as_posix() not in shards:
+            yield path, "a search index of a run that died"
+    for path in _files(root / "scratch"):
+        yield path, "written down between two steps of a run that died"
 
 
 def _entries(folder: Path) -> list[Path]:

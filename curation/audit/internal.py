@@ -8,6 +8,7 @@ that count.
 import json
 from collections.abc import Iterable
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -168,21 +169,32 @@ def _contamination(store: Store, manifest: Manifest, released: pa.Array) -> Chec
     section = manifest.recipe.get("dedup")
     dedup = section if isinstance(section, dict) else {}
     against, threshold = sorted(dedup.get("against") or []), dedup.get("reference_threshold")
+    own = {name: (dedup.get("references") or {}).get(name, {}).get("threshold") for name in against}
     if not against:
         return missing("contamination", "the recipe names no evaluation set (dedup.against)")
     if threshold is None:
         return missing("contamination", "the recipe states no dedup.reference_threshold")
+    thresholds = {name: float(threshold if given is None else given) for name, given in own.items()}
     collections = store.table("collections", filter=pc.field("collection").isin(against))
-    present = set(collections["collection"].to_pylist())
+    elsewhere = store.table("tiles", ["collection"], pc.field("collection").isin(against))
+    present = {*collections["collection"].to_pylist(), *elsewhere["collection"].to_pylist()}
     if absent := [name for name in against if name not in present]:
         return missing("contamination", f"the store does not hold the set {', '.join(absent)}")
     exact = set(_within(released, collections["image_id"]).to_pylist())
     unmeasured = moved_on(store, manifest, "embed", "dedup")
     if unmeasured and not exact:
         return missing("contamination", f"no exact copy; similar ones are not known, as {unmeasured}")
-    edges = store.table("edges", filter=pc.field("collection").isin(against) & pc.field("lower_id").isin(released))
-    edges = edges.slice(0, 0) if unmeasured else edges
-    forbidden = edges.filter(pc.field("similarity") >= float(threshold))
+    # the table keeps what joins of other models, and against images that have left a set, have found
+    index = store.last_runs()["dedup"].metrics.get("index") if not unmeasured else None
+    mine = (
+        (pc.field("index") == str(index)) & pc.field("collection").isin(against) & pc.field("lower_id").isin(released)
+    )
+    edges = store.table("edges", filter=mine)
+    listed = pa.array(sorted(set(collections["collection"].to_pylist())), pa.string())
+    is_there = pc.is_in(edges["higher_id"], _set(collections["image_id"]))
+    edges = edges.filter(pc.or_(is_there, pc.invert(pc.is_in(edges["collection"], listed))))
+    limits = pa.array([np.float32(thresholds[name]) for name in edges["collection"].to_pylist()], pa.float32())
+    forbidden = edges.filter(pc.greater(edges["similarity"], limits))
     offences = [
         f"{row['image_id']}: is {row['path']} of {row['collection']}"
         for row in collections.to_pylist()
@@ -194,7 +206,7 @@ def _contamination(store: Store, manifest: Manifest, released: pa.Array) -> Chec
     ]
     measured = {"evaluation_images": collections.num_rows, "exact": len(exact)}
     # pairs below the recipe's threshold were never stored: to count them would be to count nothing
-    for level in () if unmeasured else (level for level in _LEVELS if level >= threshold):
+    for level in () if unmeasured else (level for level in _LEVELS if level >= max(thresholds.values())):
         measured[f"pairs_from_{level}"] = pc.sum(pc.greater_equal(edges["similarity"], level)).as_py() or 0
     similar = "unknown" if unmeasured else forbidden.num_rows
     summary = f"{len(exact)} exact and {similar} similar pairs with {', '.join(against)} by {dedup.get('model')}"

@@ -10,7 +10,7 @@ import jinja2
 from markupsafe import Markup
 
 from curation.pocket_web.truth import KEEP, Truth
-from curation.report import charts, companions, galleries, planted, safety
+from curation.report import charts, companions, copies, galleries, planted, safety
 from curation.report.collect import IMAGE, UNITS, Collected, Drop, Pictures, collect
 from curation.report.words import RULES, STAGE_TITLES, many, number, plain
 from curation.schema import STAGES
@@ -69,7 +69,7 @@ def build(inputs: Inputs) -> str:
         released=galleries.released(found, thumbnails),
         num_groups=galleries.num_groups(found),
         components=galleries.components(found, thumbnails),
-        component_sizes=sorted(Counter(len(c) for c in found.components).items()),
+        copies=copies.measured(found),
         urls=_urls(found),
         models=_models(found),
         detectors=safety.detectors(found),

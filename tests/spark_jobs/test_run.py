@@ -156,10 +156,11 @@ def test_a_release_that_is_gone_is_written_again_as_another_attempt(finished, ru
 
 def test_another_recipe_and_back_ends_in_the_same_tables(finished, pocket, run_stages, tmp_path):
     config, store = copy_of(finished, tmp_path)
-    before = {name: rows(store, name) for name in ("edges", "components", "selection")}
+    before = {name: rows(store, name) for name in ("edges", "components", "forest", "selection")}
     other = config.model_copy(update={"recipe": pocket.config(tmp_path, "recipe.dedup.threshold=0.9").recipe})
     run_stages(other, until="dedup")
-    assert rows(store, "edges") != before["edges"]
+    assert rows(store, "edges") == before["edges"], "a higher threshold finds no edge and forgets none"
+    assert rows(store, "components") != before["components"]
     assert list(store.runs())[-1] == "dedup", "what rests on another deduplication is not current"
     run_stages(config)
     assert {name: rows(store, name) for name in before} == before

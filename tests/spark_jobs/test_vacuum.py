@@ -53,16 +53,21 @@ def left(store):
 
 def test_leftovers_go_and_every_version_of_every_table_stays(store):
     root = Path(store.uri)
-    before = left(store)
     orphan = put(root / "tables" / "images" / "part-0.parquet")
     ledger = put(root / "tables" / "decisions" / "stage=index" / "part-1.parquet")
     half = put(root / "shards" / NOW / ".00001.tar.ffff.part")
     index = put(root / "indexes" / KILLED / "pool.faiss")
+    step = put(root / "scratch" / KILLED / "edges" / "part-0.parquet")
+    shard = put(root / "indexes" / "copies" / "00000" / "shard-00000.arrow")
+    tile = {"index": "copies", "shard": shard.relative_to(root).as_posix()}
+    run = RunKey("dedup", "copies", {}, {})
+    store.append(schema.TILES, pa.Table.from_pylist([tile], schema.TILES.schema), run, {})
+    before = left(store) - {path.relative_to(root).as_posix() for path in (orphan, ledger, half, index, step)}
     note = put(root / "tables" / "images" / "a note of somebody's")
     old = root / "shards" / OLD / "00000.tar"
     waste = find_waste(store)
-    assert {path for each in waste for path in each.files} == {orphan, ledger, half, index, old}
-    assert sum(each.size_bytes for each in waste) == 4 * 10 + old.stat().st_size
+    assert {path for each in waste for path in each.files} == {orphan, ledger, half, index, step, old}
+    assert sum(each.size_bytes for each in waste) == 5 * 10 + old.stat().st_size
     remove(store, waste)
     assert left(store) == before - {f"shards/{OLD}/00000.tar"} | {note.relative_to(root).as_posix()}
     assert not (root / "shards" / OLD).exists()

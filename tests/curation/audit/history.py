@@ -14,6 +14,7 @@ from tests.curation.release.build import FACES, PICTURES, REGIONS, build
 IDS = sorted(PICTURES)
 SMALL = "0" * 32
 REFERENCE = "1" * 32
+INDEX = "2" * 32
 DROPPED = {"index": {"exact_duplicate": 1}, "screen": {"too_small": 1}}
 RECIPE: dict[str, Any] = {stage: {} for stage in STAGES} | {
     "dedup": {"against": ["exam"], "reference_threshold": 0.5, "model": "copies"}
@@ -56,6 +57,7 @@ def tables() -> dict[str, list[dict[str, Any]]]:
         row = run_row(number, stage, len(subjects), DROPPED.get(stage, {}), previous)
         metrics = {
             "screen": {"detectors": {"faces": FACES.model_dump()}},
+            "dedup": {"index": INDEX},
             "publish": {"merkle_root": merkle_root()},
         }.get(stage, {})
         runs.append(row | {"recipe": json.dumps(RECIPE[stage]), "metrics": json.dumps(metrics)})
@@ -65,7 +67,7 @@ def tables() -> dict[str, list[dict[str, Any]]]:
         "decisions": decisions,
         "sightings": [{"image_id": i, "url": url(i), "rights": ["meta:noindex"]} for i in [*IDS, SMALL]],
         "collections": [{"collection": "exam", "image_id": REFERENCE, "path": "exam:1.png"}],
-        "edges": [{"collection": "exam", "lower_id": SMALL, "higher_id": REFERENCE, "similarity": 0.9}],
+        "edges": [{"index": INDEX, "collection": "exam", "lower_id": SMALL, "higher_id": REFERENCE, "similarity": 0.9}],
         "detections": [face(image_id, box) for image_id, boxes in REGIONS.items() for box in boxes],
         "takedowns": [{"image_id": SMALL}, {"url": "http://garden.test/gone"}],
     }

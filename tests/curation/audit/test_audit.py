@@ -11,7 +11,7 @@ from curation.audit.internal import NAMES, internal_checks
 from curation.audit.report import Audit, Check, Status, conclude, table
 from curation.release.reader import ReleaseReader
 from curation.store import Store
-from tests.curation.audit.history import IDS, RECIPE, REFERENCE, tables, url, write_release, write_store
+from tests.curation.audit.history import IDS, INDEX, RECIPE, REFERENCE, tables, url, write_release, write_store
 from tests.curation.release.build import PICTURES, REGIONS, picture
 
 
@@ -123,7 +123,7 @@ def test_without_requests_nothing_was_taken_down_nor_judged(release, tmp_path):
 def test_pairs_are_counted_only_where_they_are_stored(tmp_path, threshold, levels):
     dedup = RECIPE["dedup"] | {"reference_threshold": threshold}
     release = ReleaseReader(str(write_release(tmp_path / "release", recipe=RECIPE | {"dedup": dedup})))
-    edge = {"collection": "exam", "lower_id": IDS[1], "higher_id": REFERENCE, "similarity": 0.7}
+    edge = {"index": INDEX, "collection": "exam", "lower_id": IDS[1], "higher_id": REFERENCE, "similarity": 0.7}
     store = Store(str(write_store(tmp_path / "store", tables() | {"edges": [edge]})))
     checks = internal_checks(store, release.manifest, release.index["image_id"].combine_chunks())
     measured = next(check for check in checks if check.name == "contamination").measured
@@ -158,10 +158,18 @@ def test_exact_and_similar_copies_of_an_evaluation_set(release, tmp_path):
     content = tables()
     content["collections"].append({"collection": "exam", "image_id": IDS[0], "path": "exam:2.png"})
     content["edges"] += [
-        {"collection": "exam", "lower_id": IDS[1], "higher_id": REFERENCE, "similarity": 0.61},
-        {"collection": "exam", "lower_id": IDS[2], "higher_id": REFERENCE, "similarity": 0.49},
-        {"collection": "queries", "lower_id": IDS[3], "higher_id": REFERENCE, "similarity": 0.99},
-        {"collection": "pool", "lower_id": IDS[4], "higher_id": IDS[5], "similarity": 0.99},
+        {"index": INDEX, "collection": "exam", "lower_id": IDS[1], "higher_id": REFERENCE, "similarity": 0.61},
+        {"index": INDEX, "collection": "exam", "lower_id": IDS[2], "higher_id": REFERENCE, "similarity": 0.49},
+        {"index": INDEX, "collection": "queries", "lower_id": IDS[3], "higher_id": REFERENCE, "similarity": 0.99},
+        {"index": INDEX, "collection": "pool", "lower_id": IDS[4], "higher_id": IDS[5], "similarity": 0.99},
+        {
+            "index": "of another model",
+            "collection": "exam",
+            "lower_id": IDS[4],
+            "higher_id": REFERENCE,
+            "similarity": 0.9,
+        },
+        {"index": INDEX, "collection": "exam", "lower_id": IDS[4], "higher_id": "no longer there", "similarity": 0.9},
     ]
     statuses, findings = internal(release, tmp_path, content)
     assert only(statuses) == {"contamination": Status.FAIL}
