@@ -22,7 +22,7 @@ import torch
 from conf import entry_point
 from curation.descriptors.base import Embedder, EmbedderSpec, load_embedder
 from curation.descriptors.copy_network import WEIGHTS, load_copy_network
-from curation.images.decode import DecodeError, decode
+from curation.descriptors.worker import Effort, embed_batch
 from curation.neighbours import normalise
 from tests.benchmarks import _copy_peers, harness
 from tests.benchmarks._copy_edits import EDITS
@@ -122,18 +122,13 @@ def named_contenders(options: argparse.Namespace) -> dict[str, Describe]:
 
 
 def described(embedder: Embedder, paths: Sequence[Path]) -> np.ndarray:
-    """[n, dim] float32 vectors; zeros for a file that cannot be decoded."""
+    """[n, dim] float32 vectors as the pipeline's worker stores them; zeros for a file that cannot be decoded."""
     vectors = np.zeros((len(paths), embedder.dim), np.float32)
     for start in range(0, len(paths), BATCH):
-        inputs, rows = [], []
-        for row in range(start, min(start + BATCH, len(paths))):
-            try:
-                inputs.append(embedder.preprocess(decode(paths[row].read_bytes(), MAX_PIXELS).image))
-                rows.append(row)
-            except DecodeError:
-                continue
-        if rows:
-            vectors[rows] = embedder.embed(np.stack(inputs))
+        encoded = [(str(path), path.read_bytes()) for path in paths[start : start + BATCH]]
+        for place, row in enumerate(embed_batch(encoded, embedder, MAX_PIXELS, Effort()), start):
+            if row["vector"] is not None:
+                vectors[place] = np.frombuffer(row["vector"], "<f2")
     return vectors
 
 

@@ -30,7 +30,7 @@ def test_an_edit_changes_the_picture_by_name_and_seed_alone(name):
 class _Colours:
     """Mean colours of a 4 x 4 grid, the overall mean taken off: an embedder that finds plain copies."""
 
-    name, dim, digest, kind = "colours", 48, "0" * 64, "classical"
+    name, dim, digest, kind, min_side = "colours", 48, "0" * 64, "classical", None
 
     def preprocess(self, image):
         small = np.asarray(image.resize((4, 4), Image.Resampling.BOX), np.float32).ravel()
