@@ -118,6 +118,14 @@ class Reference(Section):
     scope: Literal["component", "direct"] | None = None  # None: reference_scope
 
 
+class Normalise(Section):
+    """Score normalisation: half of both images' mean similarity to their nearest background pictures is taken off."""
+
+    background: str  # a collection whose pictures are nobody's copies
+    num_neighbours: int = Field(3, gt=0)
+    weight: float = Field(1.0, ge=0, le=1)
+
+
 class Dedup(Section):
     """Near-duplicate removal within the pool, then against evaluation sets (DINOv2 paper, section 3)."""
 
@@ -126,6 +134,7 @@ class Dedup(Section):
     k: int | None = Field(None, gt=0)  # only pairs among one's k most similar count (the paper's 64); None: all do
     # which images of a group go: all but the best (paper), or those with a direct edge to one that stays (witness)
     mode: Literal["witness", "paper"] = "witness"
+    normalise: Normalise | None = None  # pairs of the pool count only if they stand out of a background
     join: Join = Join()
     against: list[str] = []  # collections, or entries of sources.stores, whose copies must not be released
     references: dict[str, Reference] = {}  # of some of them: what they have of their own
@@ -275,6 +284,7 @@ class CurationConfig(Section):
         stores = set(self.sources.stores)
         for key, names, there in (
             ("dedup.against", recipe.dedup.against, collections | stores),
+            ("dedup.normalise.background", [n.background] if (n := recipe.dedup.normalise) else [], collections),
             ("retrieve.sets", recipe.retrieve.sets, collections),
         ):
             for name in names:

@@ -17,10 +17,11 @@ from curation import schema
 from curation.neighbours import decide
 from curation.neighbours.certificate import Certificate
 from curation.schema import POOL, Reason
-from spark_jobs import components, stars
+from spark_jobs import components, stars, vectors
 from spark_jobs.config import Dedup
 from spark_jobs.join import Index, open_index
 from spark_jobs.ledger import ledger_rows
+from spark_jobs.normalise import that_stand_out
 from spark_jobs.scratch import Scratch, scratch
 from spark_jobs.stage import Context, Stage, main
 from spark_jobs.tables import Outcome
@@ -46,7 +47,7 @@ def run(context: Context) -> Outcome:
 
     with scratch(context) as folder:
         num_pool = kept.count()
-        edges = folder.keep("edges", _edges(index, kept, recipe))
+        edges = folder.keep("edges", _edges(context, index, kept))
         labels = folder.keep("components", _labels(context, edges, folder))
         histogram = _histogram(labels, num_pool, recipe)
         decided = folder.keep("decided", _decided(context, index, kept, members, edges, labels))
@@ -90,18 +91,23 @@ def _members(context: Context, index: Index, model: str, name: str) -> DataFrame
         index.add_store(name, context.config.sources.stores[name])
         return None
     ids = context.store.frame(context.spark, schema.COLLECTIONS).where(F.col("collection") == name)
-    vectors = _embedded(context, model).join(ids.select("image_id").distinct(), "image_id", "left_semi")
-    if vectors.isEmpty():
+    found = _embedded(context, model).join(ids.select("image_id").distinct(), "image_id", "left_semi")
+    if found.isEmpty():
         raise ValueError(f"recipe.dedup.against names {name!r}, which holds no image; add sources.collections.{name}")
-    index.add(name, vectors)
-    return vectors.select("image_id")
+    index.add(name, found)
+    return found.select("image_id")
 
 
-def _edges(index: Index, kept: DataFrame, recipe: Dedup) -> DataFrame:
+def _edges(context: Context, index: Index, kept: DataFrame) -> DataFrame:
     """The pool's edges (lower_id, higher_id, similarity) that count: both images are there, and near enough."""
+    recipe = context.config.recipe.dedup
     edges = index.edges(POOL, recipe.threshold)
     for end in ("lower_id", "higher_id"):
         edges = edges.join(kept.withColumnRenamed("image_id", end), end, "left_semi")
+    if recipe.normalise is not None:
+        background = vectors.load(context.store, recipe.model, recipe.normalise.background).vectors
+        embedded = vectors.frame_of(context.store, context.spark, recipe.model)
+        edges = that_stand_out(edges, embedded, background, recipe.normalise, recipe.threshold)
     if recipe.k is None:
         return edges
     one = F.struct(F.col("lower_id").alias("node"), F.col("higher_id").alias("other"))

@@ -12,13 +12,10 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from curation import schema
-from curation.neighbours import knn
 from curation.neighbours.search import Codebook, write_shard
 from curation.schema import POOL
 from curation.store import Store
 from spark_jobs.tables import Tables
-
-SLICE = 1024  # queries a task searches at once; results do not depend on it
 
 
 @dataclass(frozen=True)
@@ -101,21 +98,3 @@ def write_shards(
 def matrix(vectors: Sequence[bytes]) -> np.ndarray:
     """[n, d] float16 of rows as the tables hold them."""
     return np.frombuffer(b"".join(vectors), "<f2").reshape(len(vectors), -1)
-
-
-def publish(folder: Path, name: str, vectors: Vectors) -> None:
-    """Write ids, vectors and a FAISS index below ``folder`` for the executors."""
-    folder.mkdir(parents=True, exist_ok=True)
-    np.save(folder / f"{name}.ids.npy", vectors.ids)
-    np.save(folder / f"{name}.vectors.npy", vectors.float32())
-    knn.save(knn.build(vectors.float32()), folder / f"{name}.faiss")
-
-
-def ids_at(folder: Path, name: str) -> np.ndarray:
-    """The ids that ``publish`` wrote."""
-    return np.load(folder / f"{name}.ids.npy", mmap_mode="r", allow_pickle=False)
-
-
-def vectors_at(folder: Path, name: str) -> np.ndarray:
-    """The float32 vectors that ``publish`` wrote."""
-    return np.load(folder / f"{name}.vectors.npy", mmap_mode="r", allow_pickle=False)

@@ -7,12 +7,11 @@ is too close to the last fetched; candidates are scored anew and ordered. So the
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from curation.neighbours.similarity import pair_similarities, similarities_of_rows
+from curation.neighbours.similarity import similarities_of_rows
 
 _OVER_FETCH = 8  # neighbours asked for beyond k
 _ROUNDING = 1e-4  # above any difference between FAISS's score of unit vectors and the exact one
@@ -89,101 +88,6 @@ def ranked(base: np.ndarray, queries: np.ndarray, query: np.ndarray, row: np.nda
         k: matches per query that stay.
     """
     return best([Matches(query, row, similarities_of_rows(queries, base, query, row))], k)
-
-
-def build(vectors: np.ndarray) -> Any:
-    """Exact inner-product index over [n, d] vectors of unit length.
-
-    Raises:
-        ValueError: FAISS is not installed.
-    """
-    index = load_faiss().IndexFlatIP(vectors.shape[1])
-    index.add(_float32(vectors))
-    return index
-
-
-def save(index: Any, path: str | Path) -> None:
-    """Write an index to a local file."""
-    load_faiss().write_index(index, str(path))
-
-
-def load(path: str | Path) -> Any:
-    """Read an index that ``save`` wrote, memory-mapped where its kind allows.
-
-    Raises:
-        ValueError: the file is missing or is no index.
-    """
-    faiss = load_faiss()
-    try:
-        return faiss.read_index(str(path), faiss.IO_FLAG_MMAP)
-    except RuntimeError as error:
-        raise ValueError(f"{path}: no FAISS index can be read there; run the stage that writes it again") from error
-
-
-def top_k(index: Any, base: np.ndarray, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """The k most similar base rows of every query.
-
-    Args:
-        index: an index over ``base``.
-        base: [n, d] vectors; their dtype decides what is compared.
-        queries: [q, d] vectors of the same dtype.
-        k: neighbours per query; n where that is less.
-
-    Returns:
-        rows [q, min(k, n)] int64 and similarities float32, best first, ties by the lower row.
-    """
-    k = min(k, len(base))
-    rows = np.empty((len(queries), k), np.int64)
-    similarities = np.empty((len(queries), k), np.float32)
-    open_, fetch = np.arange(len(queries)), k + _OVER_FETCH
-    while k and len(open_):
-        fetch = min(fetch, len(base))
-        found, scores, last = _ranked_by(index, base, queries[open_], fetch)
-        rows[open_], similarities[open_] = found[:, :k], scores[:, :k]
-        open_ = open_[(scores[:, k - 1] <= last + _ROUNDING) & (fetch < len(base))]
-        fetch *= 2
-    return rows, similarities
-
-
-def similar_pairs(
-    index: Any, base: np.ndarray, queries: np.ndarray, rows: np.ndarray | None, k: int, threshold: float
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Pairs above a threshold among the k nearest neighbours of every query (paper, appendix A: k = 64).
-
-    Args:
-        index: an index over ``base``.
-        base: [n, d] vectors.
-        queries: [q, d] vectors of the same dtype.
-        rows: [q] the base row that each query is, whose match with itself is dropped; None where the queries
-            are from elsewhere.
-        k: neighbours per query, itself not counted.
-        threshold: pairs with a similarity above it are kept.
-
-    Returns:
-        query [m] int64 (position in ``queries``), other [m] int64 (base row), similarity [m] float32, in the
-        order of queries, best first, ties by the lower row.
-    """
-    others, similarities = top_k(index, base, queries, k + (rows is not None))
-    is_self = np.zeros(others.shape, bool) if rows is None else others == np.asarray(rows)[:, None]
-    place = np.cumsum(~is_self, axis=1)  # 1, 2, ... without the query itself
-    query, column = np.nonzero(~is_self & (place <= k) & (similarities > np.float32(threshold)))
-    return query, others[query, column], similarities[query, column]
-
-
-def _ranked_by(
-    index: Any, base: np.ndarray, queries: np.ndarray, fetch: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Rows and exact similarities of the ``fetch`` neighbours FAISS gives, best first, and FAISS's last score."""
-    scores, rows = index.search(_float32(queries), fetch)
-    rows.sort(axis=1)  # so that a stable sort by similarity leaves ties in the order of rows
-    query, row = np.repeat(np.arange(len(queries)), fetch), rows.ravel()
-    exact = np.empty(len(row), np.float32)
-    for start in range(0, len(row), 65536):
-        part = slice(start, start + 65536)
-        exact[part] = pair_similarities(queries[query[part]], base[row[part]])
-    exact = exact.reshape(rows.shape)
-    order = np.argsort(-exact, axis=1, kind="stable")
-    return np.take_along_axis(rows, order, 1), np.take_along_axis(exact, order, 1), scores[:, -1]
 
 
 def _of_tile(tile: np.ndarray, queries: np.ndarray, k: int) -> Matches:
