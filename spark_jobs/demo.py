@@ -34,6 +34,8 @@ _PLANTED = {  # kinds of cases begin with
     "copies saved again": ("reencoded",),
     "edited copies": ("edited_",),
     "chains of crops, links": ("chain_link",),
+    "chains A-B, B-C: B goes": ("drift_middle",),
+    "chains A-B, B-C: A and C stay": ("drift_end",),
     "evaluation leaks": ("evaluation_",),
 }
 _COPIES = (Reason.EXACT_DUPLICATE, Reason.PCA_HASH_DUPLICATE, Reason.NEAR_DUPLICATE, Reason.EVALUATION_COPY)

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Callable
 from urllib.parse import quote
 
+import numpy as np
 from PIL import Image, ImageOps
 
 from curation.images.ids import image_id
@@ -104,6 +105,29 @@ def chains(site: Site, all_chains: list[Chain]) -> None:
                     of=last.urls[0], of_image_id=last.image_id, also=(KEEP,), either=True,
                 )  # fmt: skip
             last = record
+
+
+def drifts(site: Site, all_chains: list[Chain]) -> None:
+    """A-B and B-C are copies and A-C is not: the frame moves on by a twentieth each time, and B is the smallest.
+
+    So B goes, and the two others stay where only a direct edge counts; by whole components one of them would go too.
+    """
+    for chain in all_chains:
+        strip = np.concatenate([chain.tiles[0].pixels, chain.tiles[-1].pixels], axis=1)  # they touch and do not overlap
+        side = strip.shape[0]
+        frames = [strip[:, left : left + side] for left in (side * k // 20 + side // 3 for k in range(3))]
+        middle = Image.fromarray(frames[1]).resize((side * 7 // 8, side * 7 // 8), Image.Resampling.LANCZOS)
+        first, second, third = plants.encode(frames[0]), plants.encode(middle), plants.encode(frames[2])
+        urls = [url_of(f"{chain.name}-drift-{end}", "jpg") for end in "abc"]
+        for kind, url, data in (("drift_end", urls[0], first), ("drift_end", urls[2], third)):
+            site.put(url, data)
+            site.show(url, chain.name)
+            site.case(kind, "dedup", KEEP, url, data)
+        site.put(urls[1], second)
+        site.show(urls[1], chain.name)
+        site.case(
+            "drift_middle", "dedup", Reason.NEAR_DUPLICATE, urls[1], second, of=urls[0], of_image_id=image_id(first)
+        )
 
 
 def evaluation_copies(site: Site, leaks: list[tuple[Tile, TileTruth]]) -> None:

@@ -16,6 +16,7 @@ from curation.schema import Reason
 VERSION = 2  # of the construction; raise it with every change of the bytes
 MARKER = "pocket_web.json"
 CHAIN_LABELS = ("china", "coffee", "ihc", "motorcycle")
+DRIFT_LABELS = ("astronaut", "chelsea", "gravel", "hubble")  # where a twentieth of the frame is a copy, and two are not
 NUM_WARC_FILES = 4
 RICH_DETAIL = 5.0  # an edit of a plainer tile resembles its neighbours as much as its original
 SHARES = {"heldout/train": 6, "heldout/test": 4, "queries": 4, "refused": 2}  # tiles a class
@@ -64,6 +65,7 @@ def _write(folder: Path, seed: int) -> Truth:
     plan.near_exact_copies(site, plain[8:12] + rich[8:20])
     plan.edited_copies(site, rich[20:68])
     plan.chains(site, chains)
+    plan.drifts(site, tiles_and_chains(seed, DRIFT_LABELS)[1])
     leaks = [pair for pair in kept_back["heldout/test"] if detail(pair[0].pixels) >= RICH_DETAIL]
     plan.evaluation_copies(site, leaks[::2][:22])
     plan.one_face(site)

@@ -69,6 +69,22 @@ def test_near_duplicates_name_a_witness_that_is_similar(finished):
         assert row["score"] > row["threshold"]
 
 
+def test_chains_lose_their_middle_alone(finished, pocket):
+    """A-B and B-C are found, A and C stay: whole components would drop one of them too."""
+    near = {
+        r["image_id"] for r in finished.store.decisions("dedup").to_pylist() if r["reason"] == Reason.NEAR_DUPLICATE
+    }
+    parts = {row["image_id"]: row["component"] for row in finished.store.table("components").to_pylist()}
+    ends = [case["image_id"] for case in truth(pocket)["cases"] if case["kind"] == "drift_end"]
+    middles = [case["image_id"] for case in truth(pocket)["cases"] if case["kind"] == "drift_middle"]
+    assert not near & set(ends)
+    assert near >= set(middles)
+    chained = [parts[a] == parts[b] for a, b in zip(ends[::2], ends[1::2], strict=True) if a in parts and b in parts]
+    assert sum(chained) == len(middles) > 0
+    dropped = finished.store.runs()["dedup"].metrics["near_duplicates"]
+    assert dropped["paper"] >= dropped["witness"] + sum(chained)
+
+
 def test_no_evaluation_image_is_released(finished):
     released = set(ReleaseReader(str(finished.release)).index["image_id"].to_pylist())
     evaluation = finished.store.table("collections", filter=pc.field("collection") == "heldout")
