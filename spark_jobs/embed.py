@@ -45,12 +45,12 @@ def run(context: Context) -> Outcome:
     members = store.frame(spark, schema.COLLECTIONS)
     wanted = _wanted(pool_ids.join(store.frame(spark, schema.IMAGES), "image_id"), members)
 
+    models = {name: load_embedder(spec) for name, spec in recipe.models.items()}
+    _add_missing(context, models, wanted)
     metrics: dict[str, Any] = {}
     failed: DataFrame | None = None
-    for name, spec in recipe.models.items():
-        model, table = load_embedder(spec), schema.embeddings(name)
-        if not store.has_added(table, context.run):
-            _add_missing(context, table, spec, model, wanted)
+    for name, model in models.items():
+        table = schema.embeddings(name)
         rows = store.frame(spark, table).where(F.col("model") == model.digest)
         vectors = rows.where(F.col("vector").isNotNull()).select("image_id")
         lost = members.select("image_id").distinct().join(vectors, "image_id", "left_anti").count()
@@ -92,25 +92,32 @@ def _wanted(pool: DataFrame, members: DataFrame) -> DataFrame:
     return every.select("image_id", "place.shard", "place.offset_bytes", "place.size_bytes")
 
 
-def _add_missing(context: Context, table: Table, spec: EmbedderSpec, model: Embedder, wanted: DataFrame) -> None:
-    """Embed what the table has no vector of, and add it in one commit.
+def _add_missing(context: Context, models: dict[str, Embedder], wanted: DataFrame) -> None:
+    """Embed what the tables have no vector of, and add it in one commit a table.
 
     Raises:
         ValueError: an array is to do it, and has not done it all.
     """
-    store = context.store
-    plan = _plan(context, table, spec, model, wanted)
-    left = plans.pending(store, plan)
-    if left and context.config.runtime.embed.by == "array":
+    store, specs = context.store, context.config.recipe.embed.models
+    tables = {name: schema.embeddings(name) for name in models}
+    planned = {
+        name: _plan(context, tables[name], specs[name], model, wanted)
+        for name, model in models.items()
+        if not store.has_added(tables[name], context.run)
+    }
+    left = {name: plans.pending(store, plan) for name, plan in planned.items()}
+    if context.config.runtime.embed.by == "array" and any(left.values()):
         raise ValueError(
-            f"embed: {len(left)} of {len(plan.units)} units of {table.name} are to be done; run "
-            f"python -m curation.descriptors.array {store.uri} and, when its jobs have ended, this command again"
+            f"embed: {sum(map(len, left.values()))} of {sum(len(plan.units) for plan in planned.values())} units are "
+            f"to be embedded; run python -m curation.descriptors.array {store.uri} and, when its jobs have ended, "
+            "this command again"
         )
-    effort = _work(context, plan, left)
-    store.adopt(table, _parts(store, plan), context.run)
-    plans.remove_plan(store, plan.key)
-    done = {"planned": plan.num_images, "images": effort.images, "failed": effort.failed, **effort.shares()}
-    EventLog(store.path("logs", "run.jsonl")).write("embedded", table=table.name, model=model.digest, **done)
+    for name, plan in planned.items():
+        effort = _work(context, plan, left[name])
+        store.adopt(tables[name], _parts(store, plan), context.run)
+        plans.remove_plan(store, plan.key)
+        done = {"planned": plan.num_images, "images": effort.images, "failed": effort.failed, **effort.shares()}
+        EventLog(store.path("logs", "run.jsonl")).write("embedded", table=plan.table, model=plan.digest, **done)
 
 
 def _plan(context: Context, table: Table, spec: EmbedderSpec, model: Embedder, wanted: DataFrame) -> Plan:
@@ -176,7 +183,7 @@ def _work(context: Context, plan: Plan, left: list[Unit]) -> Effort:
                     _LOADED[small.model] = load_embedder(small.spec)
                 unit = Unit(row["name"], row["num_images"])
                 effort = plans.embed_unit(Store(uri), small, unit, _LOADED[small.model], threads)
-                yield pa.RecordBatch.from_pylist([{n: getattr(effort, n) for n in _DONE.names}], schema=_DONE)
+                yield pa.RecordBatch.from_pylist([effort.values()], schema=_DONE)
 
     frame = context.spark.createDataFrame([unit._asdict() for unit in left], from_arrow_schema(_PLANNED))
     spread = frame.coalesce(1).repartition(len(left))  # from one place: evenly

@@ -98,6 +98,9 @@ def _of_tables(store: Store, root: Path, live: Mapping[str, Plan]) -> Iterator[t
         for path in _files(table):
             if path.suffix == ".parquet" and path.relative_to(table).as_posix() not in named:
                 yield path, "no version of the table names it"
+            # an array of jobs may be writing for a live plan; everybody else holds the store's lock
+            if is_partial(path.name) and not any(key in path.name for key in live):
+                yield path, "half-written by an attempt that died"
 
 
 def _named(store: Store, name: str) -> set[str]:

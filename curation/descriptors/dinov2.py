@@ -7,6 +7,7 @@ token after the last norm, or the mean of the patch tokens where there is no cla
 import io
 import pickle
 import re
+from functools import partial
 from typing import Any
 
 import safetensors
@@ -112,7 +113,7 @@ def vision_transformer(
         **gate,
         qkv_bias="blocks.0.attn.qkv.bias" in tensors,
         init_values=1.0 if "blocks.0.ls1.gamma" in tensors else None,
-        norm_layer=lambda width: nn.LayerNorm(width, eps=epsilon),
+        norm_layer=partial(nn.LayerNorm, eps=epsilon),
         class_token=class_token is not None,
         reg_tokens=num_registers,
         no_embed_class=True,

@@ -141,6 +141,12 @@ def pending(store: Store, plan: Plan) -> list[Unit]:
     return [unit for unit in plan.units if plan.part(unit) not in there]
 
 
+def is_done(store: Store, plan: Plan, unit: Unit) -> bool:
+    """Whether a unit's part is there."""
+    filesystem, path = locate(f"{store.table_uri(plan.table)}/{plan.part(unit)}")
+    return bool(filesystem.exists(path))
+
+
 def embed_unit(store: Store, plan: Plan, unit: Unit, embedder: Embedder, threads: int) -> Effort:
     """Do one unit: read its list, embed, write its part.
 

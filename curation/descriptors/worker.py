@@ -12,7 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, fields
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -54,7 +54,19 @@ class Effort:
     decode_s: float = 0.0
     model_s: float = 0.0
     write_s: float = 0.0
-    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        self._lock = threading.Lock()
+
+    def __getstate__(self) -> dict[str, float]:
+        return self.values()
+
+    def __setstate__(self, values: dict[str, float]) -> None:
+        self.__init__(**values)  # type: ignore[misc]
+
+    def values(self) -> dict[str, float]:
+        """The fields by name."""
+        return {name.name: getattr(self, name.name) for name in fields(self)}
 
     def add(self, **values: float) -> None:
         """Add to some of the fields, from any thread."""

@@ -58,8 +58,8 @@ def test_what_training_writes_is_read_here_at_its_size_or_another(tmp_path):
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     pictures = [Image.open(picture).convert("RGB") for picture in sorted((tmp_path / "photos").iterdir())]
     own, larger = load_copy_network(path, digest), load_copy_network(path, digest, size=64)
-    assert own.preprocess(pictures[0]).shape == (3, 40, 40)
-    assert larger.preprocess(pictures[0]).shape == (3, 64, 64)
+    assert own.preprocess(pictures[0]).shape == (40, 40, 3)
+    assert larger.preprocess(pictures[0]).shape == (64, 64, 3)
     assert own.digest != larger.digest
     assert np.linalg.norm(_embed(own, pictures), axis=1) == pytest.approx(np.ones(6), abs=1e-5)
 

@@ -73,7 +73,7 @@ def test_pixels_are_normalised_and_in_place(scripted, resize):
     picture.paste((0, 0, 0), (0, 0, 16, 64))  # a black bar on the left, an eighth of the width
     encoded = embedder.preprocess(picture)
     assert (encoded.dtype, encoded.shape) == (np.uint8, (32, 32, 3))
-    pixels = embedder.pixels(encoded[None])[0].numpy()
+    pixels = embedder.pixels(np.stack([encoded]))[0].numpy()
     assert (pixels.dtype, pixels.shape) == (np.float32, (3, 32, 32))
     mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
     np.testing.assert_allclose(pixels[:, 16, 16], (np.array([255, 0, 127]) / 255 - mean) / std, atol=1e-5)

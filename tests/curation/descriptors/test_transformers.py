@@ -1,0 +1,185 @@
+"""DINOv2's weights, ours and Hugging Face's folders give what the networks they come from give."""
+
+import hashlib
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from curation.descriptors.base import EmbedderSpec, load_embedder
+from curation.descriptors.huggingface import upstream_names
+from training.config import Architecture
+from training.models.vit import VisionTransformer
+
+KINDS = {
+    "plain": {},
+    "registers": {"num_register_tokens": 4},
+    "swiglu": {"ffn": "swiglu"},
+}
+
+
+def backbone(kind):
+    torch.manual_seed(0)
+    made = VisionTransformer(Architecture(arch="vit_nano", patch_size=8, image_size=64, layer_scale=1.0, **KINDS[kind]))
+    with torch.no_grad():  # so that a name that is lost or mixed up shows
+        for parameter in made.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.05)
+    return made.eval()
+
+
+def sha256(path):
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def pictures(embedder):
+    generator = np.random.default_rng(0)
+    made = [Image.fromarray(generator.integers(0, 255, (90, 120, 3), np.uint8)) for _ in range(3)]
+    return np.stack([embedder.preprocess(picture) for picture in made])
+
+
+def expected(network, embedder, batch):
+    with torch.no_grad():
+        found = network(embedder.pixels(batch)).cls_token.numpy()
+    return found / np.linalg.norm(found, axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("size", [64, 96, 48])
+@pytest.mark.parametrize("kind", KINDS)
+def test_checkpoints_of_ours_at_their_size_and_interpolated(tmp_path, kind, size):
+    network = backbone(kind)
+    path = tmp_path / "teacher_backbone.safetensors"
+    save_file(network.state_dict(), path)
+    embedder = load_embedder(EmbedderSpec(adapter="dinov2", weights=str(path), sha256=sha256(path), size=size))
+    batch = pictures(embedder)
+    np.testing.assert_allclose(embedder.embed(batch), expected(network, embedder, batch), atol=2e-5)
+
+
+def test_a_pytorch_file_of_tensors_with_chunked_blocks(tmp_path):
+    network = backbone("plain")
+    state = {
+        n.replace("blocks.", "blocks.0.") if n.startswith("blocks.") else n: v for n, v in network.state_dict().items()
+    }
+    path = tmp_path / "pretrain.pth"
+    torch.save(state, path)
+    embedder = load_embedder(EmbedderSpec(adapter="dinov2", weights=str(path), sha256=sha256(path), size=64))
+    batch = pictures(embedder)
+    np.testing.assert_allclose(embedder.embed(batch), expected(network, embedder, batch), atol=2e-5)
+
+
+class Hostile:
+    def __reduce__(self):
+        return print, ("code ran",)
+
+
+def test_a_pytorch_file_of_more_than_tensors_is_not_unpickled(tmp_path, capsys):
+    path = tmp_path / "hostile.pth"
+    torch.save({"patch_embed.proj.weight": Hostile()}, path)
+    with pytest.raises(ValueError, match="tensors only"):
+        load_embedder(EmbedderSpec(adapter="dinov2", weights=str(path), sha256=sha256(path)))
+    assert "code ran" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("change", "keys", "message"),
+    [
+        (lambda state: state.pop("pos_embed"), {}, "no vision transformer"),
+        (lambda state: state.pop("norm.bias"), {}, "do not fit a transformer of width 192 and depth 6"),
+        (dict.copy, {"size": 100}, "no multiple of the patch .* try 96"),
+        (dict.copy, {"num_heads": 5}, "num_heads = 5 does not divide"),
+    ],
+)
+def test_what_does_not_fit_is_told(tmp_path, change, keys, message):
+    state = backbone("plain").state_dict()
+    change(state)
+    path = tmp_path / "weights.safetensors"
+    save_file(state, path)
+    spec = EmbedderSpec(adapter="dinov2", weights=str(path), sha256=sha256(path), **({"size": 64} | keys))
+    with pytest.raises(ValueError, match=message):
+        load_embedder(spec)
+
+
+def as_hugging_face(network, folder, kind):
+    """A folder as the transformers library writes one of DINOv2."""
+    state = {}
+    for name, tensor in network.state_dict().items():
+        block, _, rest = name.removeprefix("blocks.").partition(".")
+        if name == "pos_embed":
+            state["embeddings.position_embeddings"] = tensor
+        elif name in ("cls_token", "mask_token", "register_tokens"):
+            state[f"embeddings.{name}"] = tensor
+        elif name.startswith("patch_embed.proj."):
+            state[name.replace("patch_embed.proj", "embeddings.patch_embeddings.projection")] = tensor
+        elif name.startswith("norm."):
+            state[name.replace("norm", "layernorm")] = tensor
+        elif rest.startswith("attn.qkv."):
+            for part, piece in zip(("query", "key", "value"), tensor.chunk(3), strict=True):
+                state[f"encoder.layer.{block}.attention.attention.{part}.{rest.rpartition('.')[2]}"] = (
+                    piece.contiguous()
+                )
+        else:
+            for ours, theirs in (
+                ("attn.proj", "attention.output.dense"),
+                ("ls1.gamma", "layer_scale1.lambda1"),
+                ("ls2.gamma", "layer_scale2.lambda1"),
+                ("mlp.w12", "mlp.weights_in"),
+                ("mlp.w3", "mlp.weights_out"),
+            ):
+                rest = rest.replace(ours, theirs)
+            state[f"encoder.layer.{block}.{rest}"] = tensor
+    folder.mkdir()
+    save_file(state, folder / "model.safetensors")
+    config = {"model_type": "dinov2_with_registers" if kind == "registers" else "dinov2", "num_attention_heads": 3}
+    (folder / "config.json").write_text(json.dumps(config | {"hidden_act": "gelu", "layer_norm_eps": 1e-6}))
+    return EmbedderSpec(
+        adapter="huggingface", weights=str(folder), sha256=sha256(folder / "model.safetensors"), size=64
+    )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_hugging_face_folder(tmp_path, kind):
+    network = backbone(kind)
+    embedder = load_embedder(as_hugging_face(network, tmp_path / "model", kind))
+    batch = pictures(embedder)
+    np.testing.assert_allclose(embedder.embed(batch), expected(network, embedder, batch), atol=2e-5)
+
+
+def test_the_digest_of_a_folder_follows_its_settings(tmp_path):
+    spec = as_hugging_face(backbone("plain"), tmp_path / "model", "plain")
+    before, config = load_embedder(spec).digest, tmp_path / "model" / "config.json"
+    config.write_text(config.read_text().replace('"num_attention_heads": 3', '"num_attention_heads": 6'))
+    assert load_embedder(spec).digest != before
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [("{}", "model_type is None"), ("[]", "holds no settings"), ("{", "cannot be read")],
+)
+def test_a_folder_of_another_kind(tmp_path, settings, message):
+    spec = as_hugging_face(backbone("plain"), tmp_path / "model", "plain")
+    (tmp_path / "model" / "config.json").write_text(settings)
+    with pytest.raises(ValueError, match=message):
+        load_embedder(spec)
+    with pytest.raises(ValueError, match="which no model of"):
+        upstream_names("x", {"encoder.layer.0.nonsense": torch.zeros(1)})
+
+
+def test_vit_huge_16_is_timm_s_huge_with_another_patch(tmp_path):
+    import timm
+
+    small = {"patch_size": 16, "depth": 1}  # one block of it: 20 million weights
+    network = timm.create_model("vit_huge_patch14_224", num_classes=0, **small).eval()
+    path = tmp_path / "weights.safetensors"
+    save_file(network.state_dict(), path)
+    spec = {"adapter": "timm", "model": "vit_huge_patch14_224", "weights": str(path), "sha256": sha256(path)}
+    embedder = load_embedder(EmbedderSpec(**spec, options=small, batch_size=2))
+    batch = pictures(embedder)
+    with torch.no_grad():
+        vectors = network(embedder.pixels(batch)).numpy()
+    np.testing.assert_allclose(
+        embedder.embed(batch), vectors / np.linalg.norm(vectors, axis=1, keepdims=True), atol=2e-5
+    )
+    with pytest.raises(ValueError, match="cannot be built with options"):
+        load_embedder(EmbedderSpec(**spec, options={"patches": 16}))
