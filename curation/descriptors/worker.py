@@ -78,7 +78,7 @@ class Effort:
         """The share of each kind of work in the seconds of all."""
         seconds = {name: getattr(self, f"{name}_s") for name in ("read", "decode", "model", "write")}
         total = sum(seconds.values()) or 1.0
-        return {f"{name}_share": round(value / total, 3) for name, value in seconds.items()}
+        return {f"{name}_share": round(value / total, 6) for name, value in seconds.items()}
 
     @contextlib.contextmanager
     def timed(self, name: str) -> Iterator[None]:
