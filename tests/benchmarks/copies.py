@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,7 +72,6 @@ class Sets:
 def main() -> int:
     """Run the benchmark."""
     options = _parser().parse_args()
-    torch.set_num_threads(options.threads)
     contenders = named_contenders(options)
     with tempfile.TemporaryDirectory() as folder:
         sets = Sets(
@@ -113,7 +113,9 @@ def named_contenders(options: argparse.Namespace) -> dict[str, Describe]:
     for text in options.embedder:
         spec = EmbedderSpec.model_validate_json(text)
         embedders[f"{spec.adapter}_{len(embedders)}"] = load_embedder(spec)
-    named: dict[str, Describe] = {name: lambda paths, e=one: described(e, paths) for name, one in embedders.items()}
+    named: dict[str, Describe] = {
+        name: lambda paths, e=one: described(e, paths, options.threads) for name, one in embedders.items()
+    }
     for peer, package in _copy_peers.PACKAGES.items():
         pythons = [python for python in (*options.peers_python, sys.executable) if _holds(python, package)]
         if pythons:
@@ -121,14 +123,20 @@ def named_contenders(options: argparse.Namespace) -> dict[str, Describe]:
     return named
 
 
-def described(embedder: Embedder, paths: Sequence[Path]) -> np.ndarray:
+def described(embedder: Embedder, paths: Sequence[Path], threads: int = 1) -> np.ndarray:
     """[n, dim] float32 vectors as the pipeline's worker stores them; zeros for a file that cannot be decoded."""
     vectors = np.zeros((len(paths), embedder.dim), np.float32)
-    for start in range(0, len(paths), BATCH):
+
+    def batch(start: int) -> None:
         encoded = [(str(path), path.read_bytes()) for path in paths[start : start + BATCH]]
         for place, row in enumerate(embed_batch(encoded, embedder, MAX_PIXELS, Effort()), start):
             if row["vector"] is not None:
                 vectors[place] = np.frombuffer(row["vector"], "<f2")
+
+    # batches side by side, as the worker does: threads inside of one wait for each other on a busy machine
+    with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        for _ in pool.map(batch, range(0, len(paths), BATCH)):
+            pass
     return vectors
 
 
@@ -329,7 +337,7 @@ def _parser() -> argparse.ArgumentParser:
         "--edits", nargs="+", choices=EDITS, default=list(EDITS), metavar="EDIT", help="the further ones"
     )
     parser.add_argument("--seed", type=int, default=0, help="of the further edits")
-    parser.add_argument("--threads", type=int, default=2, help="of torch")
+    parser.add_argument("--threads", type=int, default=2, help="batches described at once")
     return parser
 
 
