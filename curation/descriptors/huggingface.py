@@ -52,9 +52,14 @@ def load_huggingface(spec: EmbedderSpec) -> TrainedEmbedder:
     tensors = read_tensors(path, spec.sha256)
     told = json.dumps(config, sort_keys=True)
     if "architecture" in config:
-        options = {**config.get("model_args", {}), **spec.options}
-        network = build(config["architecture"], options, path, tensors)
-        return TrainedEmbedder(f"huggingface:{config['architecture']}", network, spec, told)
+        architecture, given = config["architecture"], config.get("model_args") or {}
+        if not isinstance(architecture, str) or not isinstance(given, dict):
+            raise ValueError(
+                f"{folder}/config.json: architecture is {architecture!r} and model_args {given!r}; a folder that timm "
+                "wrote has a name and a mapping there"
+            )
+        network = build(architecture, {**given, **spec.options}, path, tensors)
+        return TrainedEmbedder(f"huggingface:{architecture}", network, spec, told)
     kind = config.get("model_type")
     if kind not in _TYPES:
         raise ValueError(

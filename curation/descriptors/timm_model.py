@@ -2,6 +2,10 @@
 
 An architecture of a known family that has no name of its own is one with options: the ViT-H/16 that LVD-142M was
 retrieved with (DINOv2 paper, section 3) is ``model: vit_huge_patch14_224, options: {patch_size: 16}``.
+
+Options come from a configuration or from the folder of a model, whose settings no hash vouches for. They are plain
+values, and go to the architecture's own function: what timm's factory takes besides, such as a checkpoint to unpickle
+or a place to download from, is refused.
 """
 
 from collections.abc import Mapping
@@ -13,6 +17,12 @@ from torch import nn
 from curation.descriptors.base import EmbedderSpec
 from curation.descriptors.dinov2 import Tensors, read_tensors
 from curation.descriptors.trained import TrainedEmbedder
+
+_REFUSED = {  # of timm's factory and builder: they load other weights, or give something else than one vector
+    "cache_dir", "checkpoint_path", "custom_load", "exportable", "feature_cfg", "feature_cls", "features_only", "file",
+    "hf_hub_id", "kwargs_filter", "model_cfg", "model_name", "no_jit", "out_indices", "pruned", "scriptable", "source",
+    "state_dict", "url", "weights",
+}  # fmt: skip
 
 
 def load_timm(spec: EmbedderSpec) -> TrainedEmbedder:
@@ -38,10 +48,12 @@ def build(model: str, options: Mapping[str, Any], path: str, tensors: Tensors) -
     if not timm.is_model(model):
         near = ", ".join(timm.list_models(f"*{model.split('.')[0][:12]}*")[:5])
         raise ValueError(f"model {model!r} is unknown to timm {timm.__version__}; near it: {near or 'none'}")
+    options = {**checked_options(options), "num_classes": 0}
+    name, _, tag = model.partition(".")
     try:
-        network: Any = timm.create_model(model, pretrained=False, num_classes=0, **options)
-    except (TypeError, ValueError, RuntimeError, AssertionError) as error:
-        raise ValueError(f"model {model} cannot be built with options = {dict(options)}: {error}") from error
+        network: Any = timm.models.model_entrypoint(name)(pretrained=False, pretrained_cfg=tag or None, **options)
+    except (TypeError, ValueError, RuntimeError, AssertionError, LookupError, ArithmeticError, AttributeError) as error:
+        raise ValueError(f"model {model} cannot be built with options = {options}: {error}") from error
     classifier = network.pretrained_cfg.get("classifier") or ()
     heads = tuple(f"{name}." for name in ((classifier,) if isinstance(classifier, str) else classifier))
     try:
@@ -49,3 +61,28 @@ def build(model: str, options: Mapping[str, Any], path: str, tensors: Tensors) -
     except RuntimeError as error:
         raise ValueError(f"weights {path} do not fit {model}: {' '.join(str(error).split())}") from error
     return network
+
+
+def checked_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of an architecture, or ``model_args`` of a folder, without nulls, which stand for its defaults.
+
+    Raises:
+        ValueError: one is no plain value, or is none of the architecture's.
+    """
+    for name, value in options.items():
+        if name in _REFUSED or name.startswith("pretrained"):
+            raise ValueError(
+                f"option {name} = {value!r} is not the architecture's, and weights come from the hashed file alone; "
+                "remove it from options, or from model_args in the folder's config.json"
+            )
+        if not _is_plain(value):
+            raise ValueError(
+                f"option {name} = {value!r} is not read; give a number, a text, true or false, or a list of numbers, "
+                "or remove it from options, or from model_args in the folder's config.json"
+            )
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _is_plain(value: Any) -> bool:
+    numbers = value if isinstance(value, list) else []
+    return isinstance(value, int | float | str | list | None) and all(isinstance(x, int | float) for x in numbers)

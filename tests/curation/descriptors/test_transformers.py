@@ -183,3 +183,55 @@ def test_vit_huge_16_is_timm_s_huge_with_another_patch(tmp_path):
     )
     with pytest.raises(ValueError, match="cannot be built with options"):
         load_embedder(EmbedderSpec(**spec, options={"patches": 16}))
+
+
+@pytest.fixture
+def timm_folder(tmp_path):
+    """A folder as timm writes one; gives a function that sets its settings and loads it."""
+    import timm
+
+    folder = tmp_path / "timm"
+    folder.mkdir()
+    save_file(timm.create_model("resnet10t", num_classes=0).state_dict(), folder / "model.safetensors")
+
+    def load(settings, preprocessor=None, **keys):
+        (folder / "config.json").write_text(json.dumps({"architecture": "resnet10t", **settings}))
+        if preprocessor is not None:
+            (folder / "preprocessor_config.json").write_text(json.dumps(preprocessor))
+        hashed = {"weights": str(folder), "sha256": sha256(folder / "model.safetensors")}
+        return load_embedder(EmbedderSpec(**{"adapter": "huggingface", **hashed, "size": 64} | keys))
+
+    return load
+
+
+def test_a_folder_s_settings_run_no_code_and_load_no_other_weights(timm_folder, tmp_path, capsys):
+    evil = tmp_path / "evil.pth"
+    torch.save({"state_dict": Hostile()}, evil)
+    for name in (
+        "checkpoint_path",
+        "pretrained",
+        "pretrained_cfg",
+        "pretrained_cfg_overlay",
+        "cache_dir",
+        "features_only",
+    ):
+        for load in (
+            lambda name=name: timm_folder({"model_args": {name: str(evil)}}),
+            lambda name=name: timm_folder({}, options={name: str(evil)}),
+        ):
+            with pytest.raises(ValueError, match=f"option {name} = .* remove it"):
+                load()
+    assert "code ran" not in capsys.readouterr().out
+    with pytest.raises(ValueError, match=r"option act_layer = .* is not read"):
+        timm_folder({"model_args": {"act_layer": {"a": 1}}})
+
+
+def test_model_args_that_say_nothing_or_the_defaults(timm_folder):
+    found = {timm_folder({"model_args": args}).dim for args in (None, {}, {"num_classes": 1000, "global_pool": None})}
+    assert found == {512}
+
+
+@pytest.mark.parametrize("settings", [{"architecture": 7}, {"architecture": ["resnet10t"]}, {"model_args": [1]}])
+def test_a_timm_folder_s_settings_of_another_type(timm_folder, settings):
+    with pytest.raises(ValueError, match=r"config.json: architecture is .* a name and a mapping"):
+        timm_folder(settings)
