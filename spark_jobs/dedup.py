@@ -242,7 +242,7 @@ def notes(metrics: dict[str, Any]) -> list[str]:
 
 STAGE = Stage(
     name="dedup",
-    version=2,
+    version=3,
     after="embed",
     sources=("stores",),
     writes=lambda _: (schema.TILES, schema.EDGES, schema.COMPONENTS, schema.FOREST),

@@ -1,5 +1,6 @@
 """All pairs above a threshold of one or two tiles of vectors: a matrix product finds them, exact arithmetic decides."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,6 +16,7 @@ BLOCK_ROWS = (
     1024  # of a block of products, and its columns: a block of products and its two operands stay in a core's cache
 )
 _STEP_ROWS = 128
+_LONGEST = 2.0**60  # length up to which no product and no sum overflows
 
 
 @dataclass(frozen=True)
@@ -48,24 +50,21 @@ class Pairs:
         return Pairs(self.left[which], self.right[which], self.similarity[which])
 
 
-def within(
-    vectors: np.ndarray, threshold: float, *, num_hosts: int | None = None, longest: float | None = None
-) -> Pairs:
+def within(vectors: np.ndarray, threshold: float, *, num_hosts: int | None = None) -> Pairs:
     """All pairs of rows of one tile that are more similar than a threshold.
 
     Args:
         vectors: [n, d] float16 or float32; the similarity is the cosine where rows have unit length.
         threshold: pairs with a similarity above it are returned.
         num_hosts: where given, the rows from here on are guests, which are not compared with each other.
-        longest: the length of the longest vector at most, where the caller knows it.
 
     Returns:
         Pairs with left < right, by left, then right.
 
     Raises:
-        ValueError: the vectors are of another shape or dtype.
+        ValueError: the vectors are of another shape or dtype, or one of them or the threshold is not finite.
     """
-    tile = Tile(vectors, threshold, longest)
+    tile = Tile(vectors, threshold)
     num_hosts = len(vectors) if num_hosts is None else num_hosts
     return Pairs.concatenate([tile.strip(start, num_hosts) for start in range(0, num_hosts, BLOCK_ROWS)])
 
@@ -82,15 +81,17 @@ def between(a: np.ndarray, b: np.ndarray, threshold: float) -> Pairs:
         Pairs whose left is a row of ``a`` and right a row of ``b``, by left, then right.
 
     Raises:
-        ValueError: the vectors are of another shape or dtype, or differ in either.
+        ValueError: the vectors are of another shape or dtype, or differ in either; or one of them or the threshold is
+            not finite.
     """
     if a.shape[1:] != b.shape[1:] or a.dtype != b.dtype:
         raise ValueError(f"two tiles must have one width and dtype, not {a.shape} {a.dtype} and {b.shape} {b.dtype}")
-    rows, columns = _operand(a), _operand(b)
-    limit = threshold - margin(a.shape[1], _longest(a) * _longest(b), rows.dtype)
+    rows, columns = Operand.of(a), Operand.of(b)
+    limit = _limit(rows, columns, threshold)
     strips = []
     for start in range(0, len(a), BLOCK_ROWS):
-        left, right = _candidates(_block(rows, start, len(a)), columns, len(a) - start, len(b), limit)
+        block = _block(rows.values, start, len(a))
+        left, right = _candidates(block, columns.values, len(a) - start, len(b), limit)
         strips.append(_verified(a, b, left + start, right, threshold))
     return Pairs.concatenate(strips)
 
@@ -98,51 +99,101 @@ def between(a: np.ndarray, b: np.ndarray, threshold: float) -> Pairs:
 class Tile:
     """One tile whose strips of rows are compared one by one, as :func:`within` does; strips may run side by side."""
 
-    def __init__(self, vectors: np.ndarray, threshold: float, longest: float | None = None) -> None:
+    def __init__(self, vectors: np.ndarray, threshold: float) -> None:
         """See :func:`within`."""
         self._vectors = vectors
         self._threshold = threshold
-        self._operand = _operand(vectors)
-        longest = _longest(vectors) if longest is None else longest
-        self._limit = threshold - margin(vectors.shape[1], longest**2, self._operand.dtype)
+        operand = Operand.of(vectors)
+        self._values = operand.values
+        self._limit = _limit(operand, operand, threshold)
 
     def strip(self, start: int, num_hosts: int) -> Pairs:
         """The pairs whose left row is one of the :data:`BLOCK_ROWS` hosts from ``start`` on."""
         num_rows = min(BLOCK_ROWS, num_hosts - start)
-        block, rest = _block(self._operand, start, num_hosts), self._operand[start:]
+        block, rest = _block(self._values, start, num_hosts), self._values[start:]
         left, right = _candidates(block, rest, num_rows, len(self._vectors) - start, self._limit)
         upper = left < right
         return _verified(self._vectors, self._vectors, left[upper] + start, right[upper] + start, self._threshold)
 
 
-def margin(dim: int, longest: float, dtype: torch.dtype) -> float:
-    """By how much a product of two operands may be below the similarity at most.
+@dataclass(frozen=True)
+class Operand:
+    """A tile as this machine multiplies it, and what bounds the error of its products.
 
-    Rounding to bfloat16 moves every factor by 2^-9 of itself at most, so the sum of products by no more than twice that
-    of the product of the two lengths (Cauchy, Schwarz); and the result is rounded once more.
-
-    Args:
-        dim: number of terms.
-        longest: the product of the lengths of the two vectors at most.
-        dtype: of the operands.
+    Attributes:
+        values: [n and what fills up the last step, d] on the GPU where there is one, bfloat16 where that is fast.
+        longest: length of the longest vector at most.
+        rounding: length of the largest difference of a vector and its row of ``values`` at most.
     """
-    rounding = 2.0**-8 + 2.0**-9 + 2.0**-16 if dtype == torch.bfloat16 else 0.0
-    return longest * (rounding + (dim + 4) * 2.0**-23)  # and the sums, in float32
+
+    values: Tensor
+    longest: float
+    rounding: float
+
+    @classmethod
+    def of(cls, vectors: np.ndarray) -> "Operand":
+        """Round vectors [n, d] of float16 or float32, and measure by how much they move.
+
+        Rows of zeros fill up the last step, since oneDNN makes a kernel for every new shape, which takes longer than
+        the product of a small tile: 5.6 ms beside 0.6 ms for blocks of 300 to 1,000 rows.
+
+        Raises:
+            ValueError: the vectors are of another shape or dtype, or one is not finite.
+        """
+        if vectors.ndim != 2 or vectors.dtype not in (np.float16, np.float32):
+            raise ValueError(f"a tile is [n, d] of float16 or float32, not {list(vectors.shape)} of {vectors.dtype}")
+        where = device()
+        if where.type == "cuda":  # else cuBLAS may add parts of a sum in bfloat16; left so, as tiles share threads
+            torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
+        values = torch.zeros(_filled(len(vectors)), vectors.shape[1], dtype=product_dtype(where.type), device=where)
+        longest = rounding = 0.0
+        for start in range(0, len(vectors), BLOCK_ROWS):
+            rows = np.require(vectors[start : start + BLOCK_ROWS], requirements=["C", "W"])  # torch wants to write
+            exact = torch.from_numpy(rows).to(where).float()
+            rounded = values[start : start + len(exact)].copy_(exact)
+            lengths = torch.linalg.vector_norm(exact, dim=1)
+            if not (lengths < _LONGEST).all():
+                row = start + int((~(lengths < _LONGEST)).nonzero()[0])
+                raise ValueError(
+                    f"row {row} of the tile is not finite, or longer than {_LONGEST:.0e}: similarities to it mean "
+                    "nothing; embed that image again or leave it out"
+                )
+            longest = max(longest, float(lengths.max()))
+            if rounded.dtype != torch.float32:
+                rounding = max(rounding, float(torch.linalg.vector_norm(exact - rounded, dim=1).max()))
+        return cls(values, longest * (1 + 2.0**-10), rounding * (1 + 2.0**-10))
 
 
-def _operand(vectors: np.ndarray) -> Tensor:
-    """Vectors as this machine multiplies them: on the GPU where there is one, in bfloat16 where that is fast.
+def margin(a: Operand, b: Operand) -> float:
+    """By how much the sum of products of two rounded vectors may be below that of the vectors themselves at most.
 
-    Rows of zeros fill up the last step, since oneDNN makes a kernel for every new shape, which takes longer than the
-    product of a small tile: 5.6 ms beside 0.6 ms for blocks of 300 to 1,000 rows.
+    With a = x + r and b = y + s, x and y rounded, a b - x y = a s + r b - r s, whose terms Cauchy and Schwarz bound by
+    the lengths; and sums are added in float32.
     """
-    if vectors.ndim != 2 or vectors.dtype not in (np.float16, np.float32):
-        raise ValueError(f"a tile is [n, d] of float16 or float32, not {list(vectors.shape)} of {vectors.dtype}")
-    where = device()
-    operand = torch.empty(_filled(len(vectors)), vectors.shape[1], dtype=product_dtype(where.type), device=where)
-    operand[: len(vectors)].copy_(torch.from_numpy(np.ascontiguousarray(vectors)))
-    operand[len(vectors) :] = 0
-    return operand
+    rounding = a.longest * b.rounding + a.rounding * b.longest + a.rounding * b.rounding
+    sums = (a.values.shape[1] + 4) * 2.0**-23 * (a.longest + a.rounding) * (b.longest + b.rounding)
+    return rounding + sums
+
+
+def _limit(a: Operand, b: Operand, threshold: float) -> float:
+    """What the product of a pair above the threshold reaches at least, in the dtype of the products.
+
+    Rounding keeps the order: a sum of at least some number is rounded to no less than that number rounded down.
+    """
+    if not math.isfinite(threshold):
+        raise ValueError(f"threshold {threshold}: give a number")
+    most = float(np.finfo(np.float32).max)
+    lowest = min(max(float(np.float32(threshold)) - margin(a, b), -most), most)
+    return rounded_down(lowest, a.values.dtype)
+
+
+def rounded_down(value: float, dtype: torch.dtype) -> float:
+    """The largest number of float32 or bfloat16 that is not above a value."""
+    number = torch.tensor(value, dtype=torch.float64)
+    rounded = number.to(dtype)
+    if rounded.double() > number:
+        rounded = torch.nextafter(rounded, torch.tensor(-torch.inf, dtype=dtype))
+    return float(rounded)
 
 
 def _filled(num_rows: int) -> int:
@@ -156,11 +207,11 @@ def _block(operand: Tensor, start: int, num_rows: int) -> Tensor:
 def _candidates(
     rows: Tensor, columns: Tensor, num_rows: int, num_columns: int, limit: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Row [c] int64 and column [c] int64 of all products above a limit, but for what fills up the operands."""
+    """Row [c] int64 and column [c] int64 of all products that reach a limit, but for what fills up the operands."""
     found = [(np.empty(0, np.int64), np.empty(0, np.int64))]
     for start in range(0, num_columns, BLOCK_ROWS):
         products = rows @ _block(columns, start, num_columns).T
-        row, column = _above(products, num_rows, num_columns - start, limit)
+        row, column = _reaching(products, num_rows, num_columns - start, limit)
         found.append((row, column + start))
     row, column = (np.concatenate(side) for side in zip(*found, strict=True))
     return row, column
@@ -174,33 +225,21 @@ def _verified(a: np.ndarray, b: np.ndarray, left: np.ndarray, right: np.ndarray,
     return Pairs(left[above], right[above], similarity[above])
 
 
-def _longest(vectors: np.ndarray) -> float:
-    """The length of the longest vector, rounded up a little; 0 where there is none."""
-    most = 0.0
-    for start in range(0, len(vectors), BLOCK_ROWS):
-        chunk = torch.from_numpy(np.ascontiguousarray(vectors[start : start + BLOCK_ROWS])).float()
-        most = max(most, float(torch.linalg.vector_norm(chunk, dim=1).max()))
-    return most * (1 + 2.0**-10)
-
-
-def _above(products: Tensor, num_rows: int, num_columns: int, limit: float) -> tuple[np.ndarray, np.ndarray]:
+def _reaching(products: Tensor, num_rows: int, num_columns: int, limit: float) -> tuple[np.ndarray, np.ndarray]:
     if products.device.type == "cpu" and limit > 0:
         return _places(products, min(num_rows, len(products)), min(num_columns, products.shape[1]), limit)
     products = products[:num_rows, :num_columns]
-    rows = torch.nonzero(products.amax(dim=1) > limit)[:, 0]  # few rows have any, and most products are looked at once
-    row, column = torch.nonzero(products[rows] > limit, as_tuple=True)
+    rows = torch.nonzero(products.amax(dim=1) >= limit)[:, 0]  # few rows have any, and most products are looked at once
+    row, column = torch.nonzero(products[rows] >= limit, as_tuple=True)
     return rows[row].cpu().numpy(), column.cpu().numpy()
 
 
 def _places(products: Tensor, num_rows: int, num_columns: int, limit: float) -> tuple[np.ndarray, np.ndarray]:
     """Positive floats are in the order of their bits, and negative ones lie below: so whole numbers are compared."""
-    bits = int(np.float32(limit).view(np.int32)) - 1
-    if products.dtype == torch.bfloat16:  # a float32 without its lower half
-        products, bits = products.view(torch.int16), bits >> 16
-    else:
-        products = products.view(torch.int32)
-    whole = products.numpy()
-    bound = whole.dtype.type(bits)
+    integer = torch.int16 if products.dtype == torch.bfloat16 else torch.int32
+    bits = int(torch.tensor(limit, dtype=products.dtype).view(integer))
+    whole = products.view(integer).numpy()
+    bound = whole.dtype.type(bits - 1)
     size = 4 * BLOCK_ROWS
     while True:
         places = np.empty((2, size), np.int64)

@@ -1,11 +1,13 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from curation.neighbours import quantiser, tiles
 from curation.neighbours.compute import in_order
 from curation.neighbours.similarity import pair_similarities
-from curation.neighbours.tiles import between, within
+from curation.neighbours.tiles import between, rounded_down, within
 from tests.curation.neighbours.planted import planted
 
 
@@ -57,6 +59,67 @@ def test_vectors_need_not_be_of_unit_length():
     left, right, similarity = brute(vectors, vectors, 0.9)
     upper = left < right
     assert_same(within(vectors, 0.9), (left[upper], right[upper], similarity[upper]))
+
+
+@pytest.mark.usefixtures("product_dtype")
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_equal_vectors_are_found_whatever_their_terms_are_rounded_to(dtype):
+    rng = np.random.default_rng(0)
+    for dim in (*range(200, 260), *rng.integers(260, 2048, 60), 1017):
+        signs = np.where(rng.random(dim) < 0.5, -1, 1) / np.sqrt(dim)
+        clones = np.tile(signs, (3, 1)).astype(dtype)
+        assert len(within(clones, 0.999)) == 3, dim
+        assert len(between(clones[:1], -clones, -1.001)) == 3, dim
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.floats(0.05, 20),  # of a term's binade
+    st.sampled_from([-(2**-8) + 2**-12, 2**-9, 2**-8 - 2**-12, 2**-8 + 2**-12, 3 * 2**-8 - 2**-12]),
+    st.integers(1, 300),
+    st.floats(-1, 1),
+    st.sampled_from([torch.float32, torch.bfloat16]),
+    st.booleans(),
+)
+def test_terms_next_to_the_edge_of_rounding_lose_no_pair(scale, edge, dim, cosine, product, half):
+    vectors = np.full((2, dim), 2.0 ** np.round(np.log2(scale)) * (1 + edge))
+    vectors[1] *= cosine
+    vectors = vectors.astype(np.float16 if half else np.float32)
+    similarity = float(pair_similarities(vectors[:1], vectors[1:])[0])
+    below = float(np.nextafter(np.float32(similarity), np.float32(-np.inf)))
+    before, tiles.product_dtype = tiles.product_dtype, lambda _: product
+    try:
+        for threshold, found in ((below, 1), (similarity, 0)):
+            assert len(within(vectors, threshold)) == found
+            assert len(between(vectors[:1], vectors[1:], threshold)) == found
+    finally:
+        tiles.product_dtype = before
+
+
+@given(st.floats(-1e30, 1e30), st.sampled_from([torch.float32, torch.bfloat16]))
+def test_limits_are_rounded_down_in_the_dtype_of_the_products(value, dtype):
+    rounded = rounded_down(value, dtype)
+    assert torch.tensor(rounded, dtype=dtype).double() == rounded <= value
+    assert float(torch.nextafter(torch.tensor(rounded, dtype=dtype), torch.tensor(torch.inf, dtype=dtype))) > value
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_what_is_not_finite_is_named(bad):
+    vectors = planted(1500, 32, seed=8).astype(np.float16)
+    vectors[[1300, 1400], 3] = bad
+    with pytest.raises(ValueError, match="row 1300 of the tile is not finite"):
+        within(vectors, 0.6)
+    with pytest.raises(ValueError, match="row 1300 of the tile"):
+        between(vectors[:10], vectors, 0.6)
+    with pytest.raises(ValueError, match="threshold"):
+        within(vectors[:10], bad)
+
+
+@pytest.mark.filterwarnings("error")
+def test_tiles_may_be_read_only():
+    vectors = planted(50, 32, seed=8).astype(np.float16)
+    vectors.flags.writeable = False
+    assert len(within(vectors, -2)) == 50 * 49 // 2
 
 
 def test_more_pairs_than_a_block_has_room_for_at_first():
