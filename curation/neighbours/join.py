@@ -6,6 +6,7 @@ found where the home of one is among the nearest lists of the other. Comparing v
 double the work for less than what one more visit brings (docs/results/join.md).
 """
 
+import math
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ import numpy as np
 from curation.neighbours import tiles
 from curation.neighbours.compiled import compiled
 from curation.neighbours.compute import in_order
+from curation.neighbours.finite import refuse_non_finite
 from curation.neighbours.quantiser import SAMPLE_PER_LIST, Quantiser
 from curation.neighbours.tiles import BLOCK_ROWS, Pairs, Tile
 
@@ -38,6 +40,12 @@ class Spill:
     num_lists: int | None = None
     spill: int = 4
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.num_lists is not None and self.num_lists < 1:
+            raise ValueError(f"num_lists {self.num_lists}: give 1 or more, or None to choose by the number of vectors")
+        if self.spill < 1:
+            raise ValueError(f"spill {self.spill}: give 1 or more, since a vector is in its nearest list at least")
 
     def lists_for(self, num_vectors: int) -> int:
         """``num_lists``, or what is chosen for this many vectors."""
@@ -68,8 +76,11 @@ def join(
         Pairs with left < right.
 
     Raises:
-        ValueError: the vectors are of another shape or dtype, or ``k`` is below 1.
+        ValueError: the vectors are of another shape or dtype, one of them or the threshold is not finite, or ``k`` is
+            below 1.
     """
+    if not math.isfinite(threshold):
+        raise ValueError(f"threshold {threshold}: give a number")
     if k is not None and k < 1:
         raise ValueError(f"k {k}: give 1 or more, or None to keep every pair")
     if isinstance(method, Exact):
@@ -85,9 +96,12 @@ def _exact(vectors: np.ndarray, threshold: float, num_threads: int | None) -> It
 
 
 def _spilled(vectors: np.ndarray, threshold: float, method: Spill, num_threads: int | None) -> Iterator[Pairs]:
+    refuse_non_finite(vectors, "the vectors")
     num_lists = min(method.lists_for(len(vectors)), max(1, len(vectors)))
-    sample = np.random.default_rng(method.seed).permutation(len(vectors))[: num_lists * SAMPLE_PER_LIST]
-    quantiser = Quantiser.train(vectors[np.sort(sample)], num_lists, method.seed, num_threads=num_threads)
+    drawn = np.random.default_rng(method.seed).permutation(len(vectors))[: num_lists * SAMPLE_PER_LIST]
+    sample = vectors[np.sort(drawn)]
+    num_lists = min(num_lists, max(1, int(sample.any(axis=1).sum())))  # zeros are no point to start a list from
+    quantiser = Quantiser.train(sample, num_lists, method.seed, num_threads=num_threads)
     lists = quantiser.ranked(vectors, min(method.spill, num_lists), num_threads)
     hosts, host_bounds = group(lists[:, :1], num_lists)
     guests, guest_bounds = group(lists[:, 1:], num_lists)

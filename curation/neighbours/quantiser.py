@@ -12,11 +12,13 @@ from torch import Tensor
 
 from curation.neighbours.compiled import compiled
 from curation.neighbours.compute import in_order, product_dtype
+from curation.neighbours.finite import REMEDY
 
 SAMPLE_PER_LIST = 64  # vectors that training needs; k-means gains little from more
 NUM_ROUNDS = 8  # of Lloyd's iteration
 _NORM = 4000.0  # of codes; the sum of any products of two such vectors is below 2^24, so float32 holds it exactly
 _LEVELS = 256.0  # the largest number up to which bfloat16 holds all whole ones
+_TINY = 2.0**-100  # vectors with no larger term count as zero, whose factor would overflow
 _CHUNK_ROWS = 512
 _BLOCK_LISTS = 64
 
@@ -51,14 +53,20 @@ class Quantiser:
             num_threads: None: as many as torch uses.
 
         Raises:
-            ValueError: fewer rows than lists, or no list.
+            ValueError: fewer rows than lists that are not zero, or no list; or a row is not finite.
         """
         if not 1 <= num_lists <= max(len(sample), 1):
             raise ValueError(f"num_lists {num_lists}: give 1 to {len(sample)}, the number of vectors trained on")
         if num_lists == 1:
             return cls(np.zeros((1, sample.shape[1]), np.int16))
-        codes = np.concatenate([_codes(chunk).to(torch.int16).numpy() for chunk in _chunks(sample)])
-        drawn = np.sort(np.random.default_rng(seed).choice(len(sample), num_lists, replace=False))
+        codes = np.concatenate([_codes(*item).to(torch.int16).numpy() for item in enumerate(_chunks(sample))])
+        points = np.flatnonzero(codes.any(axis=1))  # zeros have no direction
+        if len(points) < num_lists:
+            raise ValueError(
+                f"num_lists {num_lists}: of {len(sample)} vectors trained on {len(points)} are not zero; "
+                "give no more lists than that"
+            )
+        drawn = np.sort(np.random.default_rng(seed).choice(points, num_lists, replace=False))
         quantiser = cls(_equally_long(codes[drawn].astype(np.int64)))
         for _ in range(num_rounds):
             sums = np.zeros((num_lists, sample.shape[1]), np.int64)
@@ -96,7 +104,8 @@ class Quantiser:
             [n, m] int32.
 
         Raises:
-            ValueError: more lists are asked for than there are, or the vectors have another dimension.
+            ValueError: more lists are asked for than there are, or the vectors have another dimension or one is not
+                finite.
         """
         if not 1 <= m <= self.num_lists:
             raise ValueError(f"{m} nearest lists asked for; give 1 to {self.num_lists}")
@@ -118,15 +127,16 @@ class Quantiser:
         centroids = torch.zeros(num_blocks * _BLOCK_LISTS, self.centroids.shape[1], dtype=dtype)
         centroids[: self.num_lists] = torch.from_numpy(self.centroids)
 
-        def lists_of(chunk: np.ndarray) -> np.ndarray:
-            codes = torch.from_numpy(chunk) if chunk.dtype == np.int16 else _codes(chunk)
+        def lists_of(item: tuple[int, np.ndarray]) -> np.ndarray:
+            number, chunk = item
+            codes = torch.from_numpy(chunk) if chunk.dtype == np.int16 else _codes(number, chunk)
             products = (codes.to(dtype) @ centroids.T).bfloat16()
             products[:, self.num_lists :] = -1  # what fills up the last block is the last to be taken
             lists = np.empty((len(chunk), m), np.int32)
             _best(products.view(torch.int16).numpy().reshape(len(chunk), num_blocks, _BLOCK_LISTS), lists)
             return lists
 
-        return in_order(lists_of, chunks, num_threads)
+        return in_order(lists_of, enumerate(chunks), num_threads)
 
     def to_bytes(self) -> bytes:
         """The quantiser as one file; equal quantisers give equal bytes."""
@@ -159,20 +169,24 @@ def _chunks(vectors: np.ndarray) -> Iterator[np.ndarray]:
     return (vectors[start : start + _CHUNK_ROWS] for start in range(0, len(vectors), _CHUNK_ROWS))
 
 
-def _codes(vectors: np.ndarray) -> Tensor:
+def _codes(number: int, vectors: np.ndarray) -> Tensor:
     """[n, d] -> float32 whole numbers: every row by its own factor, as fine as the bounds allow; lists do not mind."""
-    codes = torch.from_numpy(np.ascontiguousarray(vectors)).float()
+    codes = torch.from_numpy(np.require(vectors, requirements=["C", "W"])).float()  # torch wants to be able to write
     largest = codes.abs().amax(dim=1, keepdim=True)
-    largest[largest == 0] = 1
+    if not torch.isfinite(largest).all():
+        row = number * _CHUNK_ROWS + int((~torch.isfinite(largest)).nonzero()[0, 0])
+        raise ValueError(f"row {row} of the vectors is not finite; {REMEDY}")
+    largest[largest < _TINY] = torch.inf
     return codes.mul(min(_LEVELS, _NORM / vectors.shape[1] ** 0.5) / largest).round_()
 
 
 def _equally_long(sums: np.ndarray) -> np.ndarray:
-    """[k, d] int64 -> int16: the same directions, all of one length, the largest that the bounds allow."""
-    largest = np.abs(sums).max(axis=1, keepdims=True)
+    """[k, d] int64 -> int16: the same directions, all of one length, the largest that the bounds allow; zeros stay."""
+    largest = np.maximum(np.abs(sums).max(axis=1, keepdims=True), 1)
     shares = np.rint(sums * (2.0**20 / largest)).astype(np.int64)  # so small that the squares add up exactly
-    directions = shares / np.sqrt((shares * shares).sum(axis=1, keepdims=True))
-    return np.rint(directions * min(_NORM, _LEVELS / np.abs(directions).max())).astype(np.int16)
+    directions = shares / np.sqrt(np.maximum((shares * shares).sum(axis=1, keepdims=True), 1))
+    highest = max(np.abs(directions).max(), 2.0**-20)  # any row but zeros has more
+    return np.rint(directions * min(_NORM, _LEVELS / highest)).astype(np.int16)
 
 
 @compiled

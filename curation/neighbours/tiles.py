@@ -10,6 +10,7 @@ from torch import Tensor
 
 from curation.neighbours.compiled import compiled
 from curation.neighbours.compute import device, product_dtype
+from curation.neighbours.finite import REMEDY
 from curation.neighbours.similarity import similarities_of_rows
 
 BLOCK_ROWS = (
@@ -154,10 +155,7 @@ class Operand:
             lengths = torch.linalg.vector_norm(exact, dim=1)
             if not (lengths < _LONGEST).all():
                 row = start + int((~(lengths < _LONGEST)).nonzero()[0])
-                raise ValueError(
-                    f"row {row} of the tile is not finite, or longer than {_LONGEST:.0e}: similarities to it mean "
-                    "nothing; embed that image again or leave it out"
-                )
+                raise ValueError(f"row {row} of the tile is not finite, or longer than {_LONGEST:.0e}; {REMEDY}")
             longest = max(longest, float(lengths.max()))
             if rounded.dtype != torch.float32:
                 rounding = max(rounding, float(torch.linalg.vector_norm(exact - rounded, dim=1).max()))

@@ -71,3 +71,26 @@ def test_nothing_to_join():
         assert len(whole(nothing, 0.5, method=method)) == len(whole(nothing, 0.5, method=method, k=3)) == 0
     with pytest.raises(ValueError, match="k 0"):
         join(nothing, 0.5, k=0)
+
+
+def test_refuses_what_cannot_be():
+    for options in ({"num_lists": 0}, {"spill": 0}):
+        with pytest.raises(ValueError, match="0: give 1 or more"):
+            Spill(**options)
+    vectors = planted(300, 24, seed=4)
+    with pytest.raises(ValueError, match="threshold nan"):
+        join(vectors, float("nan"), method=METHODS[1])
+    vectors[[217, 240]] = np.inf
+    for method in METHODS:
+        with pytest.raises(ValueError, match="row 217"):
+            join(vectors, 0.5, method=method)
+
+
+def test_zero_vectors_are_similar_to_nothing():
+    vectors = planted(300, 24, seed=4)
+    vectors[::3] = 0
+    some = vectors.any(axis=1)
+    found = whole(vectors, 0.6, method=Spill(num_lists=300, spill=300))
+    assert len(found) == len(within(vectors[some], 0.6))
+    assert some[[found.left, found.right]].all()
+    assert len(whole(vectors[:1], 0.6, method=Spill())) == 0
