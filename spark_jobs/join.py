@@ -21,7 +21,8 @@ from pyspark.sql.pandas.types import from_arrow_schema
 from curation import schema
 from curation.neighbours import certificate, tiles
 from curation.neighbours.certificate import Certificate
-from curation.neighbours.index import TILE_ROWS, IndexKey, Reader, Tile, blocks, meeting_list, read_ids, write_shard
+from curation.neighbours.index import TILE_ROWS, IndexKey, Reader, Tile, blocks, read_ids, write_shard
+from curation.neighbours.join import meeting_list
 from curation.neighbours.quantiser import Quantiser
 from curation.schema import POOL
 from curation.store import Store, locate, open_uri

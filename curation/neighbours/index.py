@@ -148,23 +148,6 @@ def read_ids(shard: str) -> Iterator[pa.Array]:
         yield reader.get_batch(number).column(0)
 
 
-def meeting_list(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """The one list in which a pair is compared: a home of one that the other is in, the lower of two; -1 where none is.
-
-    Args:
-        a: [n, m] lists of one vector of each pair, its home first.
-        b: [n, m] lists of the other.
-
-    Returns:
-        [n] int32.
-    """
-    nowhere = np.iinfo(np.int32).max
-    at_a = np.where((b == a[:, :1]).any(axis=1), a[:, 0], nowhere)
-    at_b = np.where((a == b[:, :1]).any(axis=1), b[:, 0], nowhere)
-    lowest = np.minimum(at_a, at_b)
-    return np.where(lowest == nowhere, -1, lowest)
-
-
 def blocks(places: Sequence[tuple[Place, int]], rows: int = TILE_ROWS) -> list[tuple[Place, ...]]:
     """Pack the tiles of one list, which small snapshots leave many of, into blocks of at most ``rows`` rows.
 

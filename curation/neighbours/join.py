@@ -21,6 +21,8 @@ from curation.neighbours.finite import refuse_non_finite
 from curation.neighbours.quantiser import SAMPLE_PER_LIST, Quantiser
 from curation.neighbours.tiles import BLOCK_ROWS, Pairs, Tile
 
+_PLACES_BYTES = 2**28  # of the best pairs of crowded vectors; those that do not fit take another pass over the file
+
 
 @dataclass(frozen=True)
 class Exact:
@@ -133,13 +135,28 @@ def pairs_of_list(
         Pairs of rows with left < right, by left, then right.
     """
     pairs = tiles.within(vectors, threshold, num_hosts=num_hosts)
-    home = lists[pairs.right, 0]
-    again = (home < number) & (lists[pairs.left] == home[:, None]).any(axis=1)
-    pairs = pairs.select(~again)
+    pairs = pairs.select(meeting_list(lists[pairs.left], lists[pairs.right]) == number)
     left, right = rows[pairs.left], rows[pairs.right]
     left, right = np.minimum(left, right), np.maximum(left, right)
     order = np.lexsort((right, left))
     return Pairs(left[order], right[order], pairs.similarity[order])
+
+
+def meeting_list(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """The one list in which a pair is compared: a home of one that the other is in, the lower of two; -1 where none is.
+
+    Args:
+        a: [n, m] lists of one vector of each pair, its home first.
+        b: [n, m] lists of the other.
+
+    Returns:
+        [n] int32.
+    """
+    nowhere = np.iinfo(np.int32).max
+    at_a = np.where((b == a[:, :1]).any(axis=1), a[:, 0], nowhere)
+    at_b = np.where((a == b[:, :1]).any(axis=1), b[:, 0], nowhere)
+    lowest = np.minimum(at_a, at_b)
+    return np.where(lowest == nowhere, -1, lowest)
 
 
 def group(lists: np.ndarray, num_lists: int) -> tuple[np.ndarray, np.ndarray]:
@@ -163,8 +180,8 @@ def group(lists: np.ndarray, num_lists: int) -> tuple[np.ndarray, np.ndarray]:
 def _nearest_only(pairs: Iterator[Pairs], num_vectors: int, k: int) -> Iterator[Pairs]:
     """The pairs of which one is among the other's ``k`` most similar.
 
-    Only a vector with more than ``k`` pairs can lose one: the first pass counts, the second finds the last place that
-    stays of those crowded vectors, the third decides.
+    Only a vector with more than ``k`` pairs can lose one. The first pass counts; the next find the last place that
+    stays of those crowded vectors, as many at a time as :data:`_PLACES_BYTES` hold; the last pass decides.
     """
     with tempfile.TemporaryFile() as file:
         degree = np.zeros(num_vectors, np.uint32)
@@ -175,15 +192,19 @@ def _nearest_only(pairs: Iterator[Pairs], num_vectors: int, k: int) -> Iterator[
             for column in (part.left, part.right, part.similarity):
                 file.write(column.tobytes())
             lengths.append(len(part))
-        crowded = degree > k
+        crowded = np.flatnonzero(degree > k)
         last_similarity, last_other = np.full(num_vectors, -np.inf, np.float32), np.zeros(num_vectors, np.int64)
-        sides = [side for part in _read(file, lengths) for side in _sides(part, crowded)]
-        if sides:
-            node, other, similarity = (np.concatenate(column) for column in zip(*sides, strict=True))
-            order = np.lexsort((other, -similarity, node))
-            first = np.flatnonzero(np.diff(node[order], prepend=-1))
-            last = order[first + k - 1]
-            last_similarity[node[last]], last_other[node[last]] = similarity[last], other[last]
+        at_once = max(1, _PLACES_BYTES // (12 * k))
+        for start in range(0, len(crowded), at_once):
+            nodes = crowded[start : start + at_once]
+            place = np.full(num_vectors, -1, np.int64)
+            place[nodes] = np.arange(len(nodes))
+            similarity = np.full((len(nodes), k), -np.inf, np.float32)
+            other = np.full((len(nodes), k), num_vectors, np.int64)
+            for part in _read(file, lengths):
+                _insert(part.left, part.right, part.similarity, place, similarity, other)
+                _insert(part.right, part.left, part.similarity, place, similarity, other)
+            last_similarity[nodes], last_other[nodes] = similarity[:, -1], other[:, -1]
         for part in _read(file, lengths):
             stays = np.zeros(len(part), bool)
             for one, two in ((part.left, part.right), (part.right, part.left)):
@@ -192,11 +213,24 @@ def _nearest_only(pairs: Iterator[Pairs], num_vectors: int, k: int) -> Iterator[
             yield part.select(stays)
 
 
-def _sides(pairs: Pairs, crowded: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Every pair as (vector, other, similarity) from each side whose vector is crowded."""
-    for one, two in ((pairs.left, pairs.right), (pairs.right, pairs.left)):
-        here = crowded[one]
-        yield one[here], two[here], pairs.similarity[here]
+@compiled
+def _insert(
+    one: np.ndarray, two: np.ndarray, scores: np.ndarray, place: np.ndarray, similarity: np.ndarray, other: np.ndarray
+) -> None:
+    """Put pairs among the best [places, k] of those vectors that have a place: by similarity, ties by the lower row."""
+    last = similarity.shape[1] - 1
+    for pair in range(len(one)):
+        at = place[one[pair]]
+        if at < 0:
+            continue
+        best, rows, score, row = similarity[at], other[at], scores[pair], two[pair]
+        if score < best[last] or (score == best[last] and row > rows[last]):
+            continue
+        i = last
+        while i > 0 and (score > best[i - 1] or (score == best[i - 1] and row < rows[i - 1])):
+            best[i], rows[i] = best[i - 1], rows[i - 1]
+            i -= 1
+        best[i], rows[i] = score, row
 
 
 def _read(file: IO[bytes], lengths: list[int]) -> Iterator[Pairs]:

@@ -3,7 +3,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curation.neighbours.join import Exact, Spill, join
+from curation.neighbours import join as join_module
+from curation.neighbours.join import Exact, Spill, join, meeting_list
 from curation.neighbours.tiles import Pairs, within
 from tests.curation.neighbours.planted import planted
 
@@ -52,9 +53,11 @@ def test_threads_do_not_show(method):
             np.testing.assert_array_equal(getattr(a, column), getattr(b, column))
 
 
+@pytest.mark.parametrize("room", [2**28, 12 * 7 * 5])
 @pytest.mark.parametrize("k", [1, 2, 7])
 @pytest.mark.parametrize("method", METHODS)
-def test_k_keeps_what_is_near_to_either_side(k, method):
+def test_k_keeps_what_is_near_to_either_side_in_any_memory(k, method, room, monkeypatch):
+    monkeypatch.setattr(join_module, "_PLACES_BYTES", room)
     vectors = planted(300, 24, seed=4)
     vectors[20:30] = vectors[20]  # ties
     similarity = np.full((300, 300), -np.inf, np.float32)
@@ -94,3 +97,14 @@ def test_zero_vectors_are_similar_to_nothing():
     assert len(found) == len(within(vectors[some], 0.6))
     assert some[[found.left, found.right]].all()
     assert len(whole(vectors[:1], 0.6, method=Spill())) == 0
+
+
+@given(st.integers(0, 10**6), st.integers(1, 6), st.integers(1, 4))
+def test_a_pair_meets_in_one_list_whichever_side_is_named_first(seed, num_lists, spill):
+    rng = np.random.default_rng(seed)
+    a, b = (np.stack([rng.permutation(num_lists)[:spill] for _ in range(40)]) for _ in range(2))
+    met = meeting_list(a, b)
+    np.testing.assert_array_equal(met, meeting_list(b, a))
+    for one, two, number in zip(a.tolist(), b.tolist(), met.tolist(), strict=True):
+        homes = ({one[0]} & set(two)) | ({two[0]} & set(one))
+        assert number == min(homes, default=-1)
