@@ -1,5 +1,6 @@
 """What every image embedder offers, and how a configuration names one."""
 
+import math
 from typing import Annotated, Literal, Protocol
 
 import numpy as np
@@ -40,7 +41,7 @@ class Embedder(Protocol):
 
 
 _FILE = {"weights", "sha256"}
-_PICTURE = {"size", "resize", "mean", "std"}
+_PICTURE = {"size", "resize", "crop_pct", "interpolation", "mean", "std"}
 _NETWORK = {"precision", "batch_size"}
 _NEEDED: dict[str, set[str]] = {
     "torchscript": _FILE,
@@ -61,7 +62,8 @@ class EmbedderSpec(Section):
     """One embedder of a configuration; ``copy_network`` ships with the package, other trained ones need their file.
 
     For SSCD's ``sscd_disc_mixup.torchscript.pt``, as its authors use it: ``adapter: torchscript, size: 320, resize:
-    squash``; mean and std are the defaults.
+    squash``; mean and std are the defaults. DINOv2's evaluation, Resize(256) and CenterCrop(224), is ``size: 224,
+    crop_pct: 0.875``.
     """
 
     adapter: Literal[
@@ -74,10 +76,24 @@ class EmbedderSpec(Section):
     num_heads: int | None = Field(None, gt=0)  # dinov2: of attention; None: 64 dimensions each, as in DINOv2
     size: int = Field(224, gt=0)  # pixels of the square input
     resize: Literal["squash", "center_crop"] = "center_crop"  # SSCD: squash to 320
+    crop_pct: float = Field(
+        1.0, gt=0, le=1
+    )  # center_crop: size over the resized short side; DINOv2: 0.875 (224 of 256)
+    interpolation: Literal["bilinear", "bicubic"] | None = None  # None: bilinear to squash, else bicubic
     mean: list[float] = Field([0.485, 0.456, 0.406], min_length=3, max_length=3)  # ImageNet's, of values 0 to 1
     std: list[Annotated[FiniteFloat, Field(gt=0)]] = Field([0.229, 0.224, 0.225], min_length=3, max_length=3)
     precision: Literal["fp32", "bf16"] = "fp32"  # of the network's products; vectors are stored in fp16
     batch_size: int = Field(8, gt=0)  # pictures in one pass of the network: 8 suits a CPU core, 128 and more a GPU
+
+    @property
+    def resized_side(self) -> int:
+        """The short side, in pixels, of what ``size`` is cut from; as timm computes it."""
+        return math.floor(self.size / self.crop_pct + 1e-6)  # 518 / (518 / 592) is not quite 592
+
+    @property
+    def filter(self) -> Literal["bilinear", "bicubic"]:
+        """How pictures are resized."""
+        return self.interpolation or ("bilinear" if self.resize == "squash" else "bicubic")
 
     @model_validator(mode="after")
     def _keys_fit_the_adapter(self) -> "EmbedderSpec":
@@ -89,6 +105,8 @@ class EmbedderSpec(Section):
         for key in sorted(self.model_fields_set - allowed - {"adapter"}):
             if getattr(self, key) != type(self).model_fields[key].default:
                 raise ValueError(f"the adapter {self.adapter} has no use for the key {key!r}; remove it")
+        if self.resize == "squash" and self.crop_pct != 1:
+            raise ValueError(f"crop_pct = {self.crop_pct} cuts nothing with resize = squash; remove one of them")
         return self
 
 

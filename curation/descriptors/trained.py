@@ -13,7 +13,7 @@ from torch import Tensor
 from conf import digest
 from curation.descriptors.base import EmbedderSpec, unit
 
-_VERSION = "trained/2"  # of what happens to a picture between the file and the network
+_VERSION = "trained/3"  # of what happens to a picture between the file and the network
 _REDUCED = 2  # a picture is decoded at a reduced scale only where it keeps so many times the pixels that are needed
 
 
@@ -40,7 +40,7 @@ class TrainedEmbedder:
         identity = "\0".join([_VERSION, digest(spec.model_copy(update={"weights": None})), architecture])
         self.digest = hashlib.sha256(identity.encode()).hexdigest()
         self.batch_size = spec.batch_size
-        self.min_side = _REDUCED * spec.size
+        self.min_side = _REDUCED * spec.resized_side
         self._spec, self._architecture = spec, architecture
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._turn = threading.Lock() if self._device.type == "cuda" else contextlib.nullcontext()
@@ -64,11 +64,9 @@ class TrainedEmbedder:
     def preprocess(self, image: Image.Image) -> np.ndarray:
         """RGB picture to [size, size, 3] uint8."""
         size = self._spec.size
-        if self._spec.resize == "squash":
-            image = image.resize((size, size), Image.Resampling.BILINEAR)
-        else:
-            image = _center_crop(image, size)
-        return np.asarray(image)
+        filter = Image.Resampling[self._spec.filter.upper()]
+        box = None if self._spec.resize == "squash" else central_box(*image.size, size, self._spec.resized_side)
+        return np.asarray(image.resize((size, size), filter, box))
 
     def embed(self, batch: np.ndarray) -> np.ndarray:
         """[n, size, size, 3] uint8 to [n, dim] float32 of unit length."""
@@ -88,10 +86,24 @@ class TrainedEmbedder:
             return self._network(self.pixels(full)).float().cpu().numpy()[: len(batch)]
 
 
-def _center_crop(image: Image.Image, size: int) -> Image.Image:
-    """Short side to ``size``, then the square in the middle."""
-    scale = size / min(image.size)
-    width, height = (max(size, round(side * scale)) for side in image.size)
-    image = image.resize((width, height), Image.Resampling.BICUBIC)
-    left, top = (width - size) // 2, (height - size) // 2
-    return image.crop((left, top, left + size, top + size))
+def central_box(width: int, height: int, size: int, resized_side: int) -> tuple[float, float, float, float]:
+    """What torchvision's ``Resize(resized_side)`` and ``CenterCrop(size)`` leave of a picture, in its own pixels.
+
+    Only this part is resized, so that a strip takes no more memory than any other picture.
+
+    Args:
+        width: of the picture, pixels.
+        height: of the picture, pixels.
+        size: of the square, in pixels of the resized picture.
+        resized_side: that its short side would get; at least ``size``.
+
+    Returns:
+        Left, upper, right and lower edge.
+    """
+    edges = []
+    for side in (width, height):
+        resized = resized_side * side // min(width, height)
+        start = round((resized - size) / 2)
+        edges.append((start * side / resized, min(side, (start + size) * side / resized)))
+    (left, right), (upper, lower) = edges
+    return left, upper, right, lower

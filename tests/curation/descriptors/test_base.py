@@ -17,6 +17,10 @@ from curation.descriptors.base import EmbedderSpec, load_embedder, unit
         ({"adapter": "torchscript", "weights": "w", "sha256": "0" * 64, "model": "vit"}, "no use for the key 'model'"),
         ({"adapter": "torchscript", "weights": "w", "sha256": "ABC"}, "sha256"),
         ({"adapter": "clip"}, "adapter"),
+        (
+            {"adapter": "dinov2", "weights": "w", "sha256": "0" * 64, "resize": "squash", "crop_pct": 0.875},
+            "crop_pct = 0.875 cuts nothing",
+        ),
     ],
 )
 def test_keys_that_do_not_fit_are_refused(keys, message):

@@ -5,9 +5,12 @@ import pytest
 import safetensors.torch
 import timm
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from curation.descriptors.base import EmbedderSpec, load_embedder
+from curation.descriptors.trained import central_box
 
 ARCHITECTURE = "vit_tiny_patch16_224"
 
@@ -122,3 +125,37 @@ def test_files_of_another_kind(scripted, tensors, tmp_path):
         load_embedder(_spec(tensors[1], adapter="timm", model="vit_of_nobody"))
     with pytest.raises(ValueError, match="size = 100"):
         load_embedder(_spec(tensors[1], adapter="timm", model=ARCHITECTURE, size=100))
+
+
+@pytest.mark.parametrize("sides", [(640, 427), (1024, 683), (427, 640), (500, 333), (225, 224), (100, 60)])
+@pytest.mark.parametrize(("crop_pct", "resized"), [(1.0, 224), (0.875, 256), (0.9, 248)])
+def test_the_crop_is_torchvision_s(scripted, sides, crop_pct, resized):
+    transforms = pytest.importorskip("torchvision.transforms")
+    embedder = load_embedder(_spec(scripted[1], size=224, crop_pct=crop_pct))
+    picture = _picture(40, 30).resize(sides, Image.Resampling.BICUBIC)
+    resize = transforms.Resize(resized, transforms.InterpolationMode.BICUBIC)
+    expected = np.asarray(transforms.CenterCrop(224)(resize(picture)))
+    difference = np.abs(embedder.preprocess(picture).astype(int) - expected)
+    assert difference.mean() < 0.1
+    assert difference.max() <= 2  # of 255
+
+
+@pytest.mark.parametrize("sides", [(1_000_000, 2), (2, 1_000_000), (1, 1), (1, 3)])
+@pytest.mark.parametrize("crop_pct", [1.0, 0.875])
+def test_a_strip_is_cropped_before_it_is_resized(scripted, sides, crop_pct):
+    """Resized first, the first of them would be 112,000,000 x 224 pixels."""
+    embedder = load_embedder(_spec(scripted[1], size=224, crop_pct=crop_pct))
+    assert embedder.preprocess(Image.new("RGB", sides, (9, 9, 9))).shape == (224, 224, 3)
+
+
+@given(st.integers(1, 10**6), st.integers(1, 10**6), st.integers(1, 600), st.floats(0.1, 1))
+def test_the_box_is_a_square_in_the_middle(width, height, size, crop_pct):
+    resized = max(size, int(size / crop_pct))
+    left, upper, right, lower = central_box(width, height, size, resized)
+    assert 0 <= left < right <= width
+    assert 0 <= upper < lower <= height
+    side = min(width, height) * size / resized
+    for start, end, whole in ((left, right, width), (upper, lower, height)):
+        pixel = whole / (resized * whole // min(width, height))  # of the resized picture
+        assert end - start == pytest.approx(side, rel=0.5 / resized + 1 / resized)
+        assert abs((start + end) / 2 - whole / 2) <= 0.5 * pixel + 1e-6
