@@ -140,6 +140,8 @@ def embed_batch(encoded: list[tuple[str, bytes]], embedder: Embedder, max_pixels
                 shown.append(row)
             except DecodeError as error:
                 row["error"] = str(error)
+            except MemoryError:  # of one picture; the others of the batch have done nothing
+                row["error"] = "there is not enough memory to decode the picture"
     if inputs:
         with effort.timed("model_s"):
             vectors = embedder.embed(np.stack(inputs)).astype("<f2")

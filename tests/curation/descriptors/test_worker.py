@@ -87,6 +87,21 @@ def test_a_vector_that_is_not_finite_is_an_error():
     assert (row["vector"], row["error"]) == (None, "the model gives a vector that is not finite")
 
 
+def test_a_picture_too_large_for_the_memory_is_its_own_row():
+    class Short:
+        name, dim, digest, kind, batch_size, min_side = "short", 2, "d", "trained", 8, None
+
+        def preprocess(self, image):
+            return np.zeros(1) if image.width < 200 else np.zeros(1 << 50)
+
+        def embed(self, batch):
+            return np.ones((len(batch), 2), np.float32)
+
+    rows = embed_batch([(str(side), picture(0, side)) for side in (90, 400, 120)], Short(), LIMIT, Effort())
+    assert [row["error"] for row in rows] == [None, "there is not enough memory to decode the picture", None]
+    assert [row["vector"] is None for row in rows] == [False, True, False]
+
+
 def test_large_jpegs_are_decoded_at_a_reduced_scale_and_look_the_same():
     embedder = load_embedder(SPECS["fp32"])
     large = picture(3, side=6 * embedder.min_side)
