@@ -5,6 +5,7 @@ token after the last norm, or the mean of the patch tokens where there is no cla
 """
 
 import io
+import math
 import pickle
 import re
 from functools import partial
@@ -78,25 +79,35 @@ def vision_transformer(
         ValueError: the tensors are no such transformer, or the size is not a multiple of its patch.
     """
     tensors = {_BLOCK.sub(r"blocks.\1.\2", name): value for name, value in tensors.items() if name != "mask_token"}
-    try:
-        dim, _, patch, _ = tensors["patch_embed.proj.weight"].shape
-        position = tensors.pop("pos_embed")
-        depth = 1 + max(int(name.split(".")[1]) for name in tensors if name.startswith("blocks."))
-        is_gated = "blocks.0.mlp.w12.weight" in tensors
-        hidden = len(tensors["blocks.0.mlp.w12.bias" if is_gated else "blocks.0.mlp.fc1.bias"])
-    except (KeyError, ValueError) as error:
-        raise ValueError(
-            f"weights {path} are no vision transformer with DINOv2's names: {error} is not there"
-        ) from error
+    blocks = {int(match[1]) for name in tensors if (match := _BLOCK.fullmatch(name))}
+    is_gated = "blocks.0.mlp.w12.weight" in tensors
+    first = "blocks.0.mlp.w12.bias" if is_gated else "blocks.0.mlp.fc1.bias"
+    for name, ndim in (("patch_embed.proj.weight", 4), ("pos_embed", 3), (first, 1)):
+        if name not in tensors or tensors[name].ndim != ndim:
+            has = f"of {tensors[name].ndim}" if name in tensors else "none"
+            raise ValueError(
+                f"weights {path} are no vision transformer with DINOv2's names: they need {name} of {ndim} dimensions "
+                f"and have {has}; name a file of a backbone alone"
+            )
+    dim, _, patch, _ = tensors["patch_embed.proj.weight"].shape
+    position, depth, hidden = tensors.pop("pos_embed"), 1 + max(blocks), len(tensors[first])
     if size % patch:
         near = max(patch, round(size / patch) * patch)
         raise ValueError(f"size = {size} is no multiple of the patch of {path}, {patch}; try {near}")
     heads = num_heads or dim // _HEAD_DIM
+    if not heads:
+        raise ValueError(
+            f"the width of {path}, {dim}, is less than one head's {_HEAD_DIM}; set num_heads, the model's own"
+        )
     if dim % heads:
         raise ValueError(f"num_heads = {heads} does not divide the width of {path}, {dim}; give the model's own")
     class_token, registers = tensors.get("cls_token"), tensors.get("register_tokens")
     num_registers = 0 if registers is None else registers.shape[1]
     patches = position[:, 0 if class_token is None else 1 :]
+    if math.isqrt(patches.shape[1]) ** 2 != patches.shape[1] or not patches.shape[1]:
+        raise ValueError(
+            f"weights {path} have places for {patches.shape[1]} patches, which are no square; no such model is read"
+        )
     tensors["pos_embed"] = interpolated(patches, size // patch, bool(num_registers))
     if class_token is not None:
         tensors["cls_token"] = (

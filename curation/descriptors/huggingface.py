@@ -61,7 +61,7 @@ def load_huggingface(spec: EmbedderSpec) -> TrainedEmbedder:
         network = build(architecture, {**given, **spec.options}, path, tensors)
         return TrainedEmbedder(f"huggingface:{architecture}", network, spec, told)
     kind = config.get("model_type")
-    if kind not in _TYPES:
+    if not isinstance(kind, str) or kind not in _TYPES:
         raise ValueError(
             f"{folder}/config.json: model_type is {kind!r}; read are {', '.join(_TYPES)}, and timm's folders"
         )
@@ -69,13 +69,12 @@ def load_huggingface(spec: EmbedderSpec) -> TrainedEmbedder:
         raise ValueError(f"{folder}/config.json: hidden_act is {config['hidden_act']!r}; only gelu is read")
     if spec.options:
         raise ValueError(f"options = {spec.options}: only a folder that timm wrote takes any; remove them")
-    network = vision_transformer(
-        path,
-        upstream_names(path, tensors),
-        spec.size,
-        int(config["num_attention_heads"]) if "num_attention_heads" in config else None,
-        float(config.get("layer_norm_eps", 1e-6 if kind.startswith("dinov2") else 1e-12)),
-    )
+    heads = config.get("num_attention_heads")
+    epsilon = config.get("layer_norm_eps", 1e-6 if kind.startswith("dinov2") else 1e-12)
+    for key, value, kinds in (("num_attention_heads", heads, int | None), ("layer_norm_eps", epsilon, int | float)):
+        if not isinstance(value, kinds) or (value is not None and value <= 0):
+            raise ValueError(f"{folder}/config.json: {key} is {value!r}; it is a number above 0")
+    network = vision_transformer(path, upstream_names(path, tensors), spec.size, heads, float(epsilon))
     return TrainedEmbedder(f"huggingface:{kind}", network, spec, told)
 
 

@@ -48,13 +48,7 @@ class TrainedEmbedder:
         scale = 255 * torch.tensor(spec.std, dtype=torch.float64)
         shift = -torch.tensor(spec.mean, dtype=torch.float64) / torch.tensor(spec.std, dtype=torch.float64)
         self._scale, self._shift = (x.float().view(1, 3, 1, 1).to(self._device) for x in (1 / scale, shift))
-        try:
-            shape = self._run(np.zeros((1, spec.size, spec.size, 3), np.uint8)).shape
-        except (RuntimeError, AssertionError) as error:
-            raise ValueError(f"{name} does not take pictures of size = {spec.size}: {error}") from error
-        if len(shape) != 2:
-            raise ValueError(f"{name} gives {shape[1:]} for a picture, not one vector; use a model with pooled output")
-        self.dim = int(shape[1])
+        self.dim = self._probed()
 
     def with_passes(self, precision: Literal["fp32", "bf16"], batch_size: int) -> "TrainedEmbedder":
         """The same network, run in another precision or with other batches; another digest unless both are as here."""
@@ -81,9 +75,34 @@ class TrainedEmbedder:
         """At most ``batch_size`` pictures to as many rows."""
         full = np.zeros((self.batch_size, *batch.shape[1:]), np.uint8)
         full[: len(batch)] = batch
+        found: np.ndarray = self._pass(full).numpy()
+        return found[: len(batch)]
+
+    def _pass(self, full: np.ndarray) -> Any:
+        """``batch_size`` pictures through the network, to whatever it gives."""
         bf16 = self._spec.precision == "bf16"
         with self._turn, torch.inference_mode(), torch.autocast(self._device.type, torch.bfloat16, enabled=bf16):
-            return self._network(self.pixels(full)).float().cpu().numpy()[: len(batch)]
+            found = self._network(self.pixels(full))
+            return found.float().cpu() if isinstance(found, Tensor) else found
+
+    def _probed(self) -> int:
+        """The length of a vector, by a batch of blank pictures.
+
+        Raises:
+            ValueError: the network does not take them, or gives anything but one vector for each.
+        """
+        size, told = self._spec.size, f"{self.name} ({self._spec.weights})"
+        try:
+            found = self._pass(np.zeros((self.batch_size, size, size, 3), np.uint8))
+        except (RuntimeError, AssertionError, ValueError, TypeError, LookupError, AttributeError) as error:
+            raise ValueError(f"{told} does not take pictures of size = {size}: {error}") from error
+        shape = list(found.shape) if isinstance(found, Tensor) else type(found).__name__
+        if not isinstance(found, Tensor) or found.ndim != 2 or len(found) != self.batch_size or not found.shape[1]:
+            raise ValueError(
+                f"{told} gives {shape} for {self.batch_size} pictures, not one vector each: [{self.batch_size}, dim]; "
+                "use a model with pooled output"
+            )
+        return int(found.shape[1])
 
 
 def central_box(width: int, height: int, size: int, resized_side: int) -> tuple[float, float, float, float]:

@@ -159,3 +159,39 @@ def test_the_box_is_a_square_in_the_middle(width, height, size, crop_pct):
         pixel = whole / (resized * whole // min(width, height))  # of the resized picture
         assert end - start == pytest.approx(side, rel=0.5 / resized + 1 / resized)
         assert abs((start + end) / 2 - whole / 2) <= 0.5 * pixel + 1e-6
+
+
+class Pair(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return x.mean(dim=(2, 3)), x
+
+
+class Named(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"vector": x.mean(dim=(2, 3))}
+
+
+class Maps(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x
+
+
+class OneForAll(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.mean(dim=(0, 2, 3))[None]
+
+
+@pytest.mark.parametrize(
+    ("network", "message"),
+    [
+        (Pair, "tuple for 8 pictures"),
+        (Named, "dict for 8 pictures"),
+        (Maps, r"\[8, 3, 32, 32\] for 8 pictures"),
+        (OneForAll, r"\[1, 3\] for 8 pictures"),
+    ],
+)
+def test_a_network_that_gives_no_vector_for_each_picture(tmp_path, network, message):
+    path = tmp_path / "other.pt"
+    torch.jit.script(network()).save(path)
+    with pytest.raises(ValueError, match=rf"other.pt\) gives {message}, not one vector each"):
+        load_embedder(_spec(path, size=32))

@@ -89,6 +89,18 @@ def test_a_pytorch_file_of_more_than_tensors_is_not_unpickled(tmp_path, capsys):
         (lambda state: state.pop("norm.bias"), {}, "do not fit a transformer of width 192 and depth 6"),
         (dict.copy, {"size": 100}, "no multiple of the patch .* try 96"),
         (dict.copy, {"num_heads": 5}, "num_heads = 5 does not divide"),
+        (
+            lambda state: state.update({"patch_embed.proj.weight": torch.zeros(192, 192)}),
+            {},
+            "of 4 dimensions .* of 2;",
+        ),
+        (
+            lambda state: state.update({"patch_embed.proj.weight": torch.zeros(32, 3, 8, 8)}),
+            {},
+            "32, is less .* num_heads",
+        ),
+        (lambda state: state.update({"pos_embed": torch.zeros(1, 16, 192)}), {}, "15 patches, which are no square"),
+        (lambda state: state.update({"blocks.x.norm1.bias": torch.zeros(1)}), {}, "do not fit .*blocks.x.norm1.bias"),
     ],
 )
 def test_what_does_not_fit_is_told(tmp_path, change, keys, message):
@@ -155,7 +167,14 @@ def test_the_digest_of_a_folder_follows_its_settings(tmp_path):
 
 @pytest.mark.parametrize(
     ("settings", "message"),
-    [("{}", "model_type is None"), ("[]", "holds no settings"), ("{", "cannot be read")],
+    [
+        ("{}", "model_type is None"),
+        ('{"model_type": ["vit"]}', r"model_type is \['vit'\]"),
+        ("[]", "holds no settings"),
+        ("{", "cannot be read"),
+        ('{"model_type": "vit", "num_attention_heads": "3"}', "num_attention_heads is '3'"),
+        ('{"model_type": "vit", "layer_norm_eps": null}', "layer_norm_eps is None"),
+    ],
 )
 def test_a_folder_of_another_kind(tmp_path, settings, message):
     spec = as_hugging_face(backbone("plain"), tmp_path / "model", "plain")
