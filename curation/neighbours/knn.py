@@ -11,10 +11,13 @@ from typing import Any
 
 import numpy as np
 
+from curation.neighbours.finite import refuse_non_finite
 from curation.neighbours.similarity import similarities_of_rows
 
 _OVER_FETCH = 8  # neighbours asked for beyond k
 _ROUNDING = 1e-4  # above any difference between FAISS's score of unit vectors and the exact one
+_BATCH_BYTES = 2**28  # of candidates that wait for their exact score
+_CANDIDATE_BYTES = 80  # score, row and mask by FAISS, then query, row, similarity and their order
 _TILE_ROWS = 65_536  # base rows that are float32 at once; results do not depend on it
 
 
@@ -61,8 +64,11 @@ def nearest(base: np.ndarray, queries: np.ndarray, k: int, alive: np.ndarray | N
         alive: [n] bool, rows that may be found; all by default.
 
     Raises:
-        ValueError: FAISS is not installed.
+        ValueError: ``k`` is below 1, a vector is not finite, or FAISS is not installed.
     """
+    if k < 1:
+        raise ValueError(f"k {k}: give 1 or more neighbours a query")
+    refuse_non_finite(queries, "the queries")
     found = []
     for start in range(0, len(base), _TILE_ROWS):
         tile = np.asarray(base[start : start + _TILE_ROWS])
@@ -70,6 +76,7 @@ def nearest(base: np.ndarray, queries: np.ndarray, k: int, alive: np.ndarray | N
         if alive is not None:
             living = alive[start : start + _TILE_ROWS]
             tile, rows = tile[living], rows[living]
+        refuse_non_finite(tile, f"the base's rows from {start} on" if start else "the base")
         one = _of_tile(tile, queries, k)
         found.append(Matches(one.query, rows[one.row], one.similarity))
         if len(found) > 1:
@@ -92,20 +99,25 @@ def ranked(base: np.ndarray, queries: np.ndarray, query: np.ndarray, row: np.nda
 
 def _of_tile(tile: np.ndarray, queries: np.ndarray, k: int) -> Matches:
     whole, wanted = _float32(tile), _float32(queries)
+    none = np.empty(0, np.int64)
     k = min(k, len(tile))
-    found, open_, fetch = [], np.arange(len(queries)), k + _OVER_FETCH
+    found, open_, fetch = [Matches(none, none, np.empty(0, np.float32))], np.arange(len(queries)), k + _OVER_FETCH
     while k and len(open_):
         fetch = min(fetch, len(tile))
-        scores, rows = _inner_product_search(wanted[open_], whole, fetch)
-        likely = scores >= scores[:, k - 1 : k] - 2 * _ROUNDING
-        query, column = np.nonzero(likely)
-        matches = ranked(tile, queries, open_[query], rows[query, column], k)
-        last = matches.similarity.reshape(len(open_), k)[:, -1]
-        done = (last > scores[:, -1] + _ROUNDING) | (fetch == len(tile))
-        found.append(_of_queries(matches, open_[done]))
-        open_, fetch = open_[~done], 2 * fetch
-    none = np.empty(0, np.int64)
-    return best(found, k) if found else Matches(none, none, np.empty(0, np.float32))
+        still_open = [none]
+        size = max(1, _BATCH_BYTES // (_CANDIDATE_BYTES * fetch))
+        for start in range(0, len(open_), size):
+            batch = open_[start : start + size]
+            scores, rows = _inner_product_search(wanted[batch], whole, fetch)
+            likely = scores >= scores[:, k - 1 : k] - 2 * _ROUNDING
+            query, column = np.nonzero(likely)
+            matches = ranked(tile, queries, batch[query], rows[query, column], k)
+            last = matches.similarity.reshape(len(batch), k)[:, -1]
+            done = (last > scores[:, -1] + _ROUNDING) | (fetch == len(tile))
+            found.append(_of_queries(matches, batch[done]))
+            still_open.append(batch[~done])
+        open_, fetch = np.concatenate(still_open), 2 * fetch
+    return best(found, k)
 
 
 def _of_queries(matches: Matches, queries: np.ndarray) -> Matches:

@@ -19,11 +19,12 @@ from typing import Any
 
 import numpy as np
 
-from curation.neighbours.knn import Matches, load_faiss, nearest, ranked
+from curation.neighbours.finite import refuse_non_finite
+from curation.neighbours.knn import Matches, best, load_faiss, nearest, ranked
 from curation.neighbours.quantiser import Quantiser
 from curation.neighbours.similarity import similarities_of_rows
 
-_IDS, _VECTORS, _ALIVE, _INDEX = "ids.npy", "vectors.npy", "alive.npy", "codes.faiss"
+_IDS, _VECTORS, _ALIVE, _INDEX, _CODEBOOK = "ids.npy", "vectors.npy", "alive.npy", "codes.faiss", "codebook.sha256"
 _NUM_CODES = 256  # values of a byte
 _PQ_ROUNDS = 12
 _ENCODE_ROWS = 65_536
@@ -40,6 +41,11 @@ class Probing:
 
     num_probes: int = 16
     over_fetch: int = 8
+
+    def __post_init__(self) -> None:
+        for name in ("num_probes", "over_fetch"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} {getattr(self, name)}: give 1 or more")
 
 
 @dataclass(frozen=True)
@@ -67,13 +73,15 @@ class Codebook:
             seed: of both k-means.
 
         Raises:
-            ValueError: the sample is too small, or d is not a multiple of ``num_bytes``.
+            ValueError: the sample is too small, has too few vectors that are not zero, or one that is not finite; or d
+                is not a multiple of ``num_bytes``.
         """
         dim = sample.shape[1]
         if dim % num_bytes:
             raise ValueError(f"code_bytes {num_bytes} does not divide the dimension {dim}; choose a divisor of it")
         if len(sample) < _NUM_CODES:
             raise ValueError(f"{len(sample)} vectors cannot train {_NUM_CODES} codes; search flat, or give more")
+        refuse_non_finite(sample, "the vectors trained on")
         quantiser = Quantiser.train(sample, num_lists, seed)
         codec = _codec(dim, num_bytes)
         codec.cp.seed, codec.cp.niter, codec.cp.min_points_per_centroid = seed, _PQ_ROUNDS, 1
@@ -156,9 +164,15 @@ class Shard:
             queries: [q, d] vectors of the shard's dtype.
             k: neighbours a query.
             probing: for a shard with an index.
+
+        Raises:
+            ValueError: ``k`` is below 1, or a vector is not finite.
         """
         if self.codebook is None:
             return nearest(self.vectors, queries, k, self.alive)
+        if k < 1:
+            raise ValueError(f"k {k}: give 1 or more neighbours a query")
+        refuse_non_finite(queries, "the queries")
         probing = probing or Probing()
         faiss, quantiser = load_faiss(), self.codebook.quantiser
         num_probes = min(probing.num_probes, quantiser.num_lists)
@@ -190,20 +204,24 @@ def write_shard(folder: Path, ids: Sequence[str], vectors: np.ndarray, codebook:
         codebook: for an IVF-PQ.
 
     Raises:
-        ValueError: the ids are not ascending, or the codebook is for vectors of another length.
+        ValueError: the ids are not ascending, a vector is not finite as float16, or the codebook is for vectors of
+            another length.
     """
     keys = np.asarray(ids, np.bytes_)
     if len(keys) and not (keys[1:] > keys[:-1]).all():
         raise ValueError("ids of a shard must be ascending and distinct; sort them first")
     if codebook is not None and vectors.shape[1] != codebook.dim:
         raise ValueError(f"vectors have length {vectors.shape[1]} and the codebook's {codebook.dim}; train another")
+    halves = np.asarray(vectors, "<f2")
+    refuse_non_finite(halves, f"the vectors of {folder.name}")
     part = folder.parent / f".{folder.name}.{uuid.uuid4().hex}"
     part.mkdir(parents=True)
     try:
         np.save(part / _IDS, keys, allow_pickle=False)
-        np.save(part / _VECTORS, np.asarray(vectors, "<f2"), allow_pickle=False)
+        np.save(part / _VECTORS, halves, allow_pickle=False)
         if codebook is not None:
-            _write_index(part / _INDEX, vectors, codebook)
+            _write_index(part / _INDEX, halves, codebook)
+            (part / _CODEBOOK).write_text(codebook.digest)
         if folder.exists():
             shutil.rmtree(folder)
         part.rename(folder)
@@ -215,7 +233,7 @@ def write_shard(folder: Path, ids: Sequence[str], vectors: np.ndarray, codebook:
 def _write_index(path: Path, vectors: np.ndarray, codebook: Codebook) -> None:
     faiss, index = load_faiss(), codebook.empty_index()
     for start in range(0, len(vectors), _ENCODE_ROWS):
-        part = np.array(vectors[start : start + _ENCODE_ROWS].astype(np.float16), np.float32, order="C")
+        part = np.array(vectors[start : start + _ENCODE_ROWS], np.float32, order="C")
         rows = np.arange(start, start + len(part), dtype=np.int64)
         lists = codebook.quantiser.nearest(part, 1)[:, 0].astype(np.int64)
         index.add_core(len(part), faiss.swig_ptr(part), faiss.swig_ptr(rows), faiss.swig_ptr(lists))
@@ -229,8 +247,15 @@ def read_shard(folder: Path, codebook: Codebook | None = None) -> Shard:
     """Map a shard into memory.
 
     Raises:
-        ValueError: there is no whole shard.
+        ValueError: there is no whole shard, or its codes are another codebook's.
     """
+    if codebook is not None and (folder / _INDEX).exists():
+        coded_by = (folder / _CODEBOOK).read_text() if (folder / _CODEBOOK).exists() else "unknown"
+        if coded_by != codebook.digest:
+            raise ValueError(
+                f"{folder}: its codes are of codebook {coded_by[:16]}, not {codebook.digest[:16]}; read it with the "
+                "one that it was written with, or write it again"
+            )
     try:
         ids, vectors = (np.load(folder / name, mmap_mode="r", allow_pickle=False) for name in (_IDS, _VECTORS))
         alive = np.load(folder / _ALIVE, allow_pickle=False) if (folder / _ALIVE).exists() else None
@@ -280,13 +305,15 @@ class Found:
 def search_shards(shards: Sequence[Shard], queries: np.ndarray, k: int, probing: Probing | None = None) -> Found:
     """The k most similar images of every query among all shards, which share no image."""
     parts = [(shard, shard.search(queries, k, probing)) for shard in shards]
-    query = np.concatenate([np.empty(0, np.int64), *(one.query for _, one in parts)])
-    ids = np.concatenate([np.empty(0, "S1"), *(shard.ids[one.row] for shard, one in parts)])
-    similarity = np.concatenate([np.empty(0, np.float32), *(one.similarity for _, one in parts)])
-    order = np.lexsort((ids, -similarity, query))
-    place = Matches(query[order], order, similarity[order])
-    kept = place.rank() <= k
-    return Found(place.query[kept], ids[order][kept], place.similarity[kept])
+    ids, place = np.unique(
+        np.concatenate([np.empty(0, "S1"), *(shard.ids[one.row] for shard, one in parts)]), return_inverse=True
+    )
+    ends = np.cumsum([len(one) for _, one in parts])[:-1] if parts else []
+    rows = np.split(place, ends)  # one numbering of all that was found, in the order of the ids
+    none = Matches(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))
+    numbered = [Matches(one.query, row, one.similarity) for (_, one), row in zip(parts, rows, strict=False)]
+    merged = best([none, *numbered], k)
+    return Found(merged.query, ids[merged.row], merged.similarity)
 
 
 def _codec(dim: int, num_bytes: int) -> Any:

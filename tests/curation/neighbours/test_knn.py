@@ -48,7 +48,9 @@ def test_bits_do_not_depend_on_how_queries_or_rows_are_batched(monkeypatch, dtyp
         assert _equal(knn.best(parts, 10), whole)
 
 
-def test_clones_beyond_k_name_their_lowest_rows():
+@pytest.mark.parametrize("room", [2**28, 2000])
+def test_clones_beyond_k_name_their_lowest_rows_in_any_memory(monkeypatch, room):
+    monkeypatch.setattr(knn, "_BATCH_BYTES", room)
     base = _vectors(500, clones=300)
     clones = np.flatnonzero((base == base[0]).all(1))
     found = knn.nearest(base, base[clones], 20)
@@ -68,3 +70,15 @@ def test_empty():
     base = _vectors(10)
     assert len(knn.nearest(base, base[:0], 3)) == 0
     assert len(knn.nearest(base[:0], base, 3)) == 0
+
+
+def test_refuses_what_cannot_be():
+    base = _vectors(300)
+    with pytest.raises(ValueError, match="k 0"):
+        knn.nearest(base, base, 0)
+    bad = base.copy()
+    bad[[17, 20]] = np.nan
+    with pytest.raises(ValueError, match="row 17 of the base is not finite"):
+        knn.nearest(bad, base, 3)
+    with pytest.raises(ValueError, match="row 17 of the queries"):
+        knn.nearest(base, bad, 3)

@@ -141,6 +141,24 @@ def test_what_does_not_fit_is_refused(tmp_path, codebook):
     write_shard(tmp_path / "flat", ids.tolist(), vectors)
     with pytest.raises(ValueError, match="no shard can be read"):
         read_shard(tmp_path / "flat", codebook)
+    write_shard(tmp_path / "coded", ids.tolist(), vectors, codebook)
+    with pytest.raises(ValueError, match=f"are of codebook {codebook.digest[:16]}, not"):
+        read_shard(tmp_path / "coded", Codebook.train(vectors, 4, 8, 0))
+    bad = vectors.copy()
+    bad[17] = np.inf
+    for name, opened in (("flat", None), ("coded", codebook)):
+        shard = read_shard(tmp_path / name, opened)
+        with pytest.raises(ValueError, match="k 0"):
+            shard.search(vectors[:2], 0)
+        with pytest.raises(ValueError, match="row 17 of the queries"):
+            shard.search(bad, 2)
+        with pytest.raises(ValueError, match="row 17 of the vectors of bad"):
+            write_shard(tmp_path / "bad", ids.tolist(), bad, opened)
+    with pytest.raises(ValueError, match="row 17 of the vectors trained on"):
+        Codebook.train(bad, 4, 8, 0)
+    for options in ({"num_probes": 0}, {"over_fetch": 0}):
+        with pytest.raises(ValueError, match="0: give 1 or more"):
+            Probing(**options)
     with pytest.raises(ValueError, match="not a codebook"):
         Codebook.from_bytes(b"PK nothing")
     assert isinstance(codebook.quantiser, Quantiser)
@@ -154,3 +172,14 @@ def test_empty(tmp_path, codebook):
     assert len(search_shards(shards, vectors[:2], 4).ids) == 8
     assert len(search_shards(shards[:1], vectors[:2], 4).ids) == 0
     assert len(search_shards([], vectors[:2], 4).ids) == 0
+
+
+def test_zero_vectors_spoil_no_codebook(tmp_path):
+    ids, vectors = _clustered(1000)
+    vectors[::7] = 0
+    codebook = Codebook.train(vectors, 60, 8, 0)
+    assert codebook.quantiser.centroids.any(axis=1).all()
+    assert np.isfinite(codebook.codes).all()
+    write_shard(tmp_path / "some", ids.tolist(), vectors, codebook)
+    found = search_shards([read_shard(tmp_path / "some", codebook)], vectors[1:7], 1, Probing(60, 50))
+    assert found.ids.tolist() == ids[1:7].astype("S").tolist()
