@@ -308,7 +308,7 @@ def search_shards(shards: Sequence[Shard], queries: np.ndarray, k: int, probing:
     ids, place = np.unique(
         np.concatenate([np.empty(0, "S1"), *(shard.ids[one.row] for shard, one in parts)]), return_inverse=True
     )
-    ends = np.cumsum([len(one) for _, one in parts])[:-1] if parts else []
+    ends = np.cumsum([len(one) for _, one in parts], dtype=np.int64)[:-1]
     rows = np.split(place, ends)  # one numbering of all that was found, in the order of the ids
     none = Matches(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))
     numbered = [Matches(one.query, row, one.similarity) for (_, one), row in zip(parts, rows, strict=False)]
