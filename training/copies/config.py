@@ -21,12 +21,23 @@ class Data(Section):
     hold_out: list[str]  # TSV files below root; a picture whose name stands in a cell is left out
 
 
-class Network(Section):
-    """Backbone, pooling and projection."""
+class Weights(Section):
+    """A file that must be the one it is said to be."""
 
-    backbone: str  # timm's name
-    options: dict[str, str | int | list[int]]  # for timm.create_model
-    dim: int = Field(256, gt=0)
+    path: str
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+
+
+class Network(Section):
+    """Backbone, its first weights, and what of it is trained."""
+
+    backbone: str  # timm's name of a convolutional network
+    options: dict[str, str | int | list[int]] = {}  # for timm.create_model
+    dim: int = Field(512, gt=0)
+    mean: list[float] = Field([0.485, 0.456, 0.406], min_length=3, max_length=3)  # of values 0 to 1
+    std: list[float] = Field([0.229, 0.224, 0.225], min_length=3, max_length=3)
+    initial: Weights | None = None  # a state_dict of the backbone, from torch.save; None: random
+    frozen: list[str] = []  # parameters of the backbone whose names hold one of these stay as they are
 
 
 class Edits(Section):
@@ -52,15 +63,16 @@ class Recipe(Section):
     temperature: float = Field(gt=0)
     entropy_weight: float = Field(ge=0)
     lr: float = Field(gt=0)
+    projection_lr: float = Field(gt=0)  # of the projection, which starts as a whitening of the pooled channels
     weight_decay: float = Field(ge=0)
     warmup_steps: int = Field(ge=0)
+    whitening_steps: int = Field(gt=0)  # the views of so many steps decide the whitening before and after training
 
 
 class Descriptor(Section):
     """What is made of the trained network."""
 
     size: int = Field(gt=0)  # pixels of the square to which pictures are squashed
-    whitening_steps: int = Field(gt=0)  # the views of so many last steps decide the whitening
 
 
 class Runtime(Section):

@@ -15,7 +15,7 @@ from training.copies import augment
 from training.copies.config import Data, Recipe
 
 Pixels = np.ndarray  # uint8 [height, width, 3], RGB
-SHORT_SIDE = 224  # pixels kept of a larger picture
+SHORT_SIDE = 288  # pixels kept of a larger picture
 SUFFIXES = {".jpg", ".jpeg", ".png"}
 
 

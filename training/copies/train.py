@@ -1,9 +1,10 @@
-"""Train the copy descriptor from scratch, and write it as safetensors that say how they were made."""
+"""Train the copy descriptor, and write it as safetensors that say how they were made."""
 
 import argparse
 import json
 import math
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,8 @@ import conf
 from training.copies import losses
 from training.copies.config import CopiesConfig, Recipe
 from training.copies.data import Pool, Steps, read_pools
-from training.copies.network import MEAN, STD, CopyNetwork
-from training.copies.whiten import outputs_on_views, whitened
+from training.copies.network import TrainedNetwork
+from training.copies.whiten import start_projection, whiten_projection
 
 COMMAND = "python -m training.copies.train conf/training/copy_descriptor.yaml data.root=PICTURES"
 CHECKPOINT, WEIGHTS = "checkpoint.pt", "copy_descriptor.safetensors"
@@ -39,9 +40,11 @@ def train(settings: CopiesConfig) -> Path:
     torch.manual_seed(recipe.seed)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     pools = read_pools(settings.data)
-    network = CopyNetwork(recipe.network).to(device).to(memory_format=torch.channels_last)
-    optimiser = torch.optim.AdamW(network.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay)
+    network = TrainedNetwork(recipe.network).to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimiser = make_optimiser(network, recipe)
     first = _resume(folder / CHECKPOINT, recipe, network, optimiser)
+    if first == 0:
+        start_projection(network, last_views(pools, recipe, recipe.edits.size, device))
     steps = Steps(pools, recipe, first)
     loader = DataLoader(
         steps,
@@ -53,7 +56,7 @@ def train(settings: CopiesConfig) -> Path:
     started = time.monotonic()
     for step, (views, contents) in enumerate(loader, start=first):
         for group in optimiser.param_groups:
-            group["lr"] = learning_rate(recipe, step)
+            group["lr"] = group["peak_lr"] * schedule(recipe, step)
         scalars = update(network, optimiser, views.to(device), contents.to(device), recipe)
         if step % runtime.log_every_steps == 0 or step + 1 == recipe.steps:
             said = "  ".join(f"{name} {value.item():.3f}" for name, value in scalars.items())
@@ -64,7 +67,7 @@ def train(settings: CopiesConfig) -> Path:
 
 
 def update(
-    network: CopyNetwork, optimiser: torch.optim.Optimizer, views: Tensor, contents: Tensor, recipe: Recipe
+    network: TrainedNetwork, optimiser: torch.optim.Optimizer, views: Tensor, contents: Tensor, recipe: Recipe
 ) -> dict[str, Tensor]:
     """One step; returns its scalars, which stay on the device."""
     with torch.autocast(views.device.type, dtype=torch.bfloat16, enabled=recipe.precision == "bf16"):
@@ -78,25 +81,43 @@ def update(
     return {"contrastive": contrastive.detach(), "entropy": entropy.detach(), "found": _found(vectors, positive)}
 
 
-def learning_rate(recipe: Recipe, step: int) -> float:
-    """Linear warm-up, then half a cosine to zero."""
+def make_optimiser(network: TrainedNetwork, recipe: Recipe) -> torch.optim.Optimizer:
+    """AdamW over what is trained; the projection, which is new, has a learning rate of its own."""
+    descriptor = network.descriptor
+    backbone = [parameter for parameter in descriptor.backbone.parameters() if parameter.requires_grad]
+    groups = [
+        {"params": backbone, "peak_lr": recipe.lr},
+        {"params": list(descriptor.projection.parameters()), "peak_lr": recipe.projection_lr},
+    ]
+    return torch.optim.AdamW(groups, lr=0.0, weight_decay=recipe.weight_decay)
+
+
+def schedule(recipe: Recipe, step: int) -> float:
+    """Share of the peak learning rate: a linear warm-up, then half a cosine to zero."""
     if step < recipe.warmup_steps:
-        return recipe.lr * (step + 1) / recipe.warmup_steps
+        return (step + 1) / recipe.warmup_steps
     done = (step - recipe.warmup_steps) / max(1, recipe.steps - recipe.warmup_steps)
-    return recipe.lr * 0.5 * (1 + math.cos(math.pi * done))
+    return 0.5 * (1 + math.cos(math.pi * done))
 
 
-def export(network: CopyNetwork, settings: CopiesConfig, pools: list[Pool], path: Path) -> Path:
-    """The weights in fp16, with all that is needed to use them and to make them again as metadata."""
+def last_views(pools: list[Pool], recipe: Recipe, size: int, device: torch.device) -> Iterator[Tensor]:
+    """The views uint8 [n, size, size, 3] of the recipe's last steps, which decide the whitening."""
+    recipe = recipe.model_copy(update={"edits": recipe.edits.model_copy(update={"size": size})})
+    steps = Steps(pools, recipe, first=max(0, recipe.steps - recipe.whitening_steps))
+    return (steps[i][0].to(device) for i in range(len(steps)))
+
+
+def export(network: TrainedNetwork, settings: CopiesConfig, pools: list[Pool], path: Path) -> Path:
+    """The whitened weights in fp16, with all that is needed to use them and to make them again as metadata."""
     recipe = settings.recipe
     description = {
         "backbone": recipe.network.backbone,
         "options": recipe.network.options,
         "dim": recipe.network.dim,
         "size": settings.descriptor.size,
-        "whitening_steps": settings.descriptor.whitening_steps,
-        "mean": MEAN,
-        "std": STD,
+        "mean": recipe.network.mean,
+        "std": recipe.network.std,
+        "initial_sha256": recipe.network.initial and recipe.network.initial.sha256,
         "steps": recipe.steps,
         "recipe_digest": conf.digest(recipe),
         "pictures": {pool.name: len(pool.pictures) for pool in pools},
@@ -104,10 +125,8 @@ def export(network: CopyNetwork, settings: CopiesConfig, pools: list[Pool], path
     }
     # one key, because safetensors writes several in no fixed order
     metadata = {"copy_descriptor": json.dumps(description, sort_keys=True)}
-    tensors = network.folded()
-    size, num_steps = settings.descriptor.size, settings.descriptor.whitening_steps
-    tensors = whitened(tensors, outputs_on_views(network, tensors, pools, recipe, size, num_steps))
-    tensors = {name: tensor.half().cpu().contiguous() for name, tensor in tensors.items()}
+    whiten_projection(network, last_views(pools, recipe, settings.descriptor.size, network.mean.device))
+    tensors = {name: tensor.half().cpu().contiguous() for name, tensor in network.descriptor.state_dict().items()}
     safetensors.torch.save_file(tensors, path, metadata)
     return path
 
@@ -119,7 +138,7 @@ def _found(vectors: Tensor, positive: Tensor) -> Tensor:
     return positive.gather(1, similarity.argmax(dim=1, keepdim=True)).float().mean()
 
 
-def _save(path: Path, recipe: Recipe, network: CopyNetwork, optimiser: torch.optim.Optimizer, step: int) -> None:
+def _save(path: Path, recipe: Recipe, network: TrainedNetwork, optimiser: torch.optim.Optimizer, step: int) -> None:
     state = {
         "recipe": conf.digest(recipe),
         "step": step,
@@ -131,7 +150,7 @@ def _save(path: Path, recipe: Recipe, network: CopyNetwork, optimiser: torch.opt
     part.replace(path)
 
 
-def _resume(path: Path, recipe: Recipe, network: CopyNetwork, optimiser: torch.optim.Optimizer) -> int:
+def _resume(path: Path, recipe: Recipe, network: TrainedNetwork, optimiser: torch.optim.Optimizer) -> int:
     if not path.exists():
         return 0
     state: dict[str, Any] = torch.load(path, weights_only=True)

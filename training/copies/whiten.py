@@ -1,46 +1,40 @@
-"""Whitening of the finished network's vectors: what a short training leaves alike is evened out."""
+"""Whitening: vectors whose directions all vary alike, before training and after it."""
+
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
 
-from training.copies.config import Recipe
-from training.copies.data import Pool, Steps
-from training.copies.network import CopyNetwork
+from training.copies.network import TrainedNetwork
 
-FLOOR = 1e-3  # of the greatest variance: directions with less are noise
-
-
-def whitened(tensors: dict[str, Tensor], outputs: Tensor) -> dict[str, Tensor]:
-    """Fold a whitening into the projection.
-
-    Args:
-        tensors: from :meth:`CopyNetwork.folded`.
-        outputs: [n, dim] of the projection before unit length, on pictures like those to come.
-
-    Returns:
-        The tensors with a projection whose outputs there have mean 0 and, above the floor, covariance 1.
-    """
-    outputs = outputs.double()
-    mean = outputs.mean(dim=0)
-    variances, directions = torch.linalg.eigh(torch.cov((outputs - mean).T))
-    root = (variances.clamp(min=0) + FLOOR * variances.max()).rsqrt()
-    matrix = (directions * root) @ directions.T  # symmetric, so that it stays as close as it can to what was trained
-    weight, bias = tensors["projection.weight"].double(), tensors["projection.bias"].double()
-    return {
-        **tensors,
-        "projection.weight": (matrix @ weight).float(),
-        "projection.bias": (matrix @ (bias - mean)).float(),
-    }
+FIRST_FLOOR, LAST_FLOOR = 1e-2, 1e-3  # of the greatest variance: directions with less are noise
 
 
 @torch.no_grad()
-def outputs_on_views(
-    network: CopyNetwork, tensors: dict[str, Tensor], pools: list[Pool], recipe: Recipe, size: int, num_steps: int
-) -> Tensor:
-    """[n, dim] projections, by ``tensors``, of the views of the recipe's last steps at the size of use."""
-    recipe = recipe.model_copy(update={"edits": recipe.edits.model_copy(update={"size": size})})
-    steps = Steps(pools, recipe, first=max(0, recipe.steps - num_steps))
-    network.eval()
-    device = network.mean.device
-    pooled = torch.cat([network.pooled(steps[i][0].to(device)) for i in range(len(steps))])
-    return pooled @ tensors["projection.weight"].T + tensors["projection.bias"]
+def start_projection(network: TrainedNetwork, views: Iterable[Tensor]) -> None:
+    """Set the projection to the whitened leading directions of the pooled channels of uint8 views [n, s, s, 3]."""
+    projection = network.descriptor.projection
+    mean, directions, scale = _principal(torch.cat([network.pooled(view) for view in views]), FIRST_FLOOR)
+    weight = (directions * scale).T[: projection.out_features]
+    projection.weight.copy_(weight)
+    projection.bias.copy_(-weight @ mean)
+
+
+@torch.no_grad()
+def whiten_projection(network: TrainedNetwork, views: Iterable[Tensor]) -> None:
+    """Fold a whitening of the vectors before unit length into the projection, by uint8 views [n, s, s, 3]."""
+    projection = network.descriptor.projection
+    mean, directions, scale = _principal(torch.cat([projection(network.pooled(view)) for view in views]), LAST_FLOOR)
+    matrix = (directions * scale) @ directions.T  # symmetric, so that it stays as close as it can to what was trained
+    weight, bias = projection.weight.double(), projection.bias.double()
+    projection.weight.copy_(matrix @ weight)
+    projection.bias.copy_(matrix @ (bias - mean))
+
+
+def _principal(outputs: Tensor, floor: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean [d], directions [d, d] as columns by falling variance, and their scales [d], float64."""
+    outputs = outputs.double()
+    mean = outputs.mean(dim=0)
+    variances, directions = torch.linalg.eigh(torch.cov((outputs - mean).T))
+    scale = (variances.clamp(min=0) + floor * variances.max()).rsqrt()
+    return mean, directions.flip(1), scale.flip(0)
