@@ -106,7 +106,7 @@ def strong(source: Pixels, background: Pixels, edits: Edits, strength: float, rn
         picture = recolour(picture, rng)
     if chance(0.35):
         picture = degrade(picture, rng)
-    if chance(0.2):
+    if chance(0.3):
         picture = put_on(picture, background, rng)
     if chance(0.25):
         picture = decorate(picture, rng)

@@ -66,7 +66,7 @@ class Recipe(Section):
     projection_lr: float = Field(gt=0)  # of the projection, which starts as a whitening of the pooled channels
     weight_decay: float = Field(ge=0)
     warmup_steps: int = Field(ge=0)
-    whitening_steps: int = Field(gt=0)  # the views of so many steps decide the whitening before and after training
+    whitening_steps: int = Field(gt=0)  # the views of so many last steps decide the first projection
 
 
 class Descriptor(Section):

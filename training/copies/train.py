@@ -18,7 +18,7 @@ from training.copies import losses
 from training.copies.config import CopiesConfig, Recipe
 from training.copies.data import Pool, Steps, read_pools
 from training.copies.network import TrainedNetwork
-from training.copies.whiten import start_projection, whiten_projection
+from training.copies.whiten import start_projection
 
 COMMAND = "python -m training.copies.train conf/training/copy_descriptor.yaml data.root=PICTURES"
 CHECKPOINT, WEIGHTS = "checkpoint.pt", "copy_descriptor.safetensors"
@@ -44,7 +44,7 @@ def train(settings: CopiesConfig) -> Path:
     optimiser = make_optimiser(network, recipe)
     first = _resume(folder / CHECKPOINT, recipe, network, optimiser)
     if first == 0:
-        start_projection(network, last_views(pools, recipe, recipe.edits.size, device))
+        start_projection(network, last_views(pools, recipe, device))
     steps = Steps(pools, recipe, first)
     loader = DataLoader(
         steps,
@@ -100,15 +100,14 @@ def schedule(recipe: Recipe, step: int) -> float:
     return 0.5 * (1 + math.cos(math.pi * done))
 
 
-def last_views(pools: list[Pool], recipe: Recipe, size: int, device: torch.device) -> Iterator[Tensor]:
+def last_views(pools: list[Pool], recipe: Recipe, device: torch.device) -> Iterator[Tensor]:
     """The views uint8 [n, size, size, 3] of the recipe's last steps, which decide the whitening."""
-    recipe = recipe.model_copy(update={"edits": recipe.edits.model_copy(update={"size": size})})
     steps = Steps(pools, recipe, first=max(0, recipe.steps - recipe.whitening_steps))
     return (steps[i][0].to(device) for i in range(len(steps)))
 
 
 def export(network: TrainedNetwork, settings: CopiesConfig, pools: list[Pool], path: Path) -> Path:
-    """The whitened weights in fp16, with all that is needed to use them and to make them again as metadata."""
+    """The weights in fp16, with all that is needed to use them and to make them again as metadata."""
     recipe = settings.recipe
     description = {
         "backbone": recipe.network.backbone,
@@ -125,7 +124,6 @@ def export(network: TrainedNetwork, settings: CopiesConfig, pools: list[Pool], p
     }
     # one key, because safetensors writes several in no fixed order
     metadata = {"copy_descriptor": json.dumps(description, sort_keys=True)}
-    whiten_projection(network, last_views(pools, recipe, settings.descriptor.size, network.mean.device))
     tensors = {name: tensor.half().cpu().contiguous() for name, tensor in network.descriptor.state_dict().items()}
     safetensors.torch.save_file(tensors, path, metadata)
     return path

@@ -35,11 +35,13 @@ def config(root: Path, **recipe: object) -> CopiesConfig:
                 "temperature": 0.1,
                 "entropy_weight": 1.0,
                 "lr": 2e-3,
+                "projection_lr": 2e-3,
                 "weight_decay": 0.01,
                 "warmup_steps": 1,
+                "whitening_steps": 2,
                 **recipe,
             },
-            "descriptor": {"size": 40, "whitening_steps": 2},
+            "descriptor": {"size": 40},
             "runtime": {"workers": 0, "threads": 1, "log_every_steps": 1, "checkpoint_every_steps": 1},
         }
     )

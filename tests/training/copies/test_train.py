@@ -1,16 +1,19 @@
+import hashlib
 import json
+from pathlib import Path
 
 import pytest
 import safetensors.torch
+import timm
 import torch
 from safetensors import safe_open
 
 import conf
 from tests.training.copies.small import config, write_pictures
-from training.copies.config import CopiesConfig
+from training.copies.config import CopiesConfig, Weights
 from training.copies.data import Steps, read_pools
-from training.copies.network import CopyNetwork
-from training.copies.train import learning_rate, train, update
+from training.copies.network import TrainedNetwork
+from training.copies.train import make_optimiser, schedule, train, update
 
 
 def test_two_steps_write_weights_that_say_how_they_were_made(tmp_path):
@@ -63,7 +66,7 @@ def test_repeated_updates_pull_the_copies_of_one_step_together(tmp_path):
     write_pictures(tmp_path, 12)
     settings = config(tmp_path, sources_per_step=8)
     torch.manual_seed(0)
-    network = CopyNetwork(settings.recipe.network)
+    network = TrainedNetwork(settings.recipe.network)
     optimiser = torch.optim.AdamW(network.parameters(), lr=5e-3)
     views, contents = Steps(read_pools(settings.data), settings.recipe)[0]
     seen = [update(network, optimiser, views, contents, settings.recipe) for _ in range(40)]
@@ -71,28 +74,53 @@ def test_repeated_updates_pull_the_copies_of_one_step_together(tmp_path):
     assert seen[-1]["found"] > 0.8
 
 
-def test_folding_the_centring_changes_no_vector(tmp_path):
-    network = CopyNetwork(config(tmp_path).recipe.network)
-    pictures = torch.randint(0, 256, (8, 32, 32, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    network.train()(pictures)  # moves the running moments off their defaults
-    network.eval()
-    tensors = network.folded()
+def test_frozen_parameters_stay_as_they_are_and_the_others_move(tmp_path):
+    write_pictures(tmp_path, 6)
+    settings = config(tmp_path)
+    network = TrainedNetwork(settings.recipe.network.model_copy(update={"frozen": ["conv1", "layer1"]}))
+    before = {name: tensor.clone() for name, tensor in network.descriptor.state_dict().items()}
+    views, contents = Steps(read_pools(settings.data), settings.recipe)[0]
+    optimiser = make_optimiser(network, settings.recipe)
+    for group in optimiser.param_groups:
+        group["lr"] = group["peak_lr"]
+    update(network, optimiser, views, contents, settings.recipe)
+    moved = {name for name, tensor in network.descriptor.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert not any("conv1.0" in name or "layer1" in name for name in moved)
+    assert {"projection.weight", "backbone.layer4.0.conv2.weight"} <= moved
+
+
+def test_training_starts_from_the_given_weights(tmp_path):
+    settings = config(tmp_path)
+    backbone = timm.create_model("resnet10t", num_classes=0, **settings.recipe.network.options)
+    torch.save(backbone.state_dict(), tmp_path / "first.pth")
+    digest = hashlib.sha256((tmp_path / "first.pth").read_bytes()).hexdigest()
+    initial = Weights(path=str(tmp_path / "first.pth"), sha256=digest)
+    network = TrainedNetwork(settings.recipe.network.model_copy(update={"initial": initial}))
+    pictures = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
-        projected = network.pooled(pictures) @ tensors["projection.weight"].T + tensors["projection.bias"]
-        assert torch.allclose(torch.nn.functional.normalize(projected, dim=1), network(pictures), atol=1e-5)
+        expected = backbone.eval().forward_features(pictures)
+        assert torch.allclose(network.descriptor.backbone(pictures), expected, atol=1e-4)
+
+
+def test_initial_weights_that_run_code_are_refused(tmp_path):
+    torch.save({"a": Path("x")}, tmp_path / "first.pth")
+    digest = hashlib.sha256((tmp_path / "first.pth").read_bytes()).hexdigest()
+    initial = Weights(path=str(tmp_path / "first.pth"), sha256=digest)
+    with pytest.raises(ValueError, match="no table of tensors"):
+        TrainedNetwork(config(tmp_path).recipe.network.model_copy(update={"initial": initial}))
 
 
 def test_the_learning_rate_rises_then_falls_to_zero(tmp_path):
     recipe = config(tmp_path, steps=100, warmup_steps=10).recipe
-    rates = [learning_rate(recipe, step) for step in range(101)]
-    assert rates[9] == max(rates) == recipe.lr
+    rates = [schedule(recipe, step) for step in range(101)]
+    assert rates[9] == max(rates) == 1
     assert rates[10:] == sorted(rates[10:], reverse=True)
     assert rates[100] == pytest.approx(0, abs=1e-12)
 
 
 def test_the_shipped_recipe_is_valid():
     settings = conf.load(CopiesConfig, "conf/training/copy_descriptor.yaml")
-    assert settings.recipe.network.dim == 256
+    assert settings.recipe.network.dim == 512
 
 
 def test_weights_are_half_precision_and_finite(tmp_path):

@@ -1,21 +1,19 @@
 import torch
 
-from training.copies.whiten import FLOOR, whitened
+from tests.training.copies.small import config
+from training.copies.network import TrainedNetwork
+from training.copies.whiten import FLOOR, start_projection
 
 
-def test_whitened_outputs_are_centred_and_of_unit_covariance():
-    generator = torch.Generator().manual_seed(0)
-    pooled = torch.rand(500, 6, generator=generator) @ torch.rand(6, 6, generator=generator)
-    tensors = {
-        "projection.weight": torch.randn(4, 6, generator=generator),
-        "projection.bias": torch.randn(4, generator=generator),
-        "backbone.x": torch.ones(1),
-    }
-    outputs = pooled @ tensors["projection.weight"].T + tensors["projection.bias"]
-    folded = whitened(tensors, outputs)
-    white = pooled @ folded["projection.weight"].T + folded["projection.bias"]
-    variances = torch.linalg.eigvalsh(torch.cov(white.T))
-    before = torch.linalg.eigvalsh(torch.cov(outputs.T))
-    assert torch.allclose(white.mean(dim=0), torch.zeros(4), atol=1e-3)
-    assert torch.allclose(variances.sort().values, (before / (before + FLOOR * before.max())).sort().values, atol=1e-2)
-    assert torch.equal(folded["backbone.x"], tensors["backbone.x"])
+def test_the_first_vectors_are_centred_and_vary_alike(tmp_path):
+    torch.manual_seed(0)
+    network = TrainedNetwork(config(tmp_path).recipe.network).eval()
+    views = torch.randint(0, 256, (300, 32, 32, 3), dtype=torch.uint8)
+    start_projection(network, views.split(64))
+    with torch.no_grad():
+        pooled = network.pooled(views)
+        outputs = network.descriptor.projection(pooled)
+    before = torch.linalg.eigvalsh(torch.cov(pooled.double().T)).flip(0)[: outputs.shape[1]]
+    assert torch.allclose(outputs.mean(dim=0), torch.zeros(outputs.shape[1]), atol=1e-2)
+    covariance = torch.cov(outputs.double().T)
+    assert torch.allclose(covariance, torch.diag(before / (before + FLOOR * before.max())), atol=2e-2)
