@@ -9,7 +9,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 
 def folded_backbone(name: str, options: dict[str, Any], tensors: dict[str, torch.Tensor] | None = None) -> Any:
-    """timm's convolutional network without pooling and classifier, each batch normalisation part of its convolution.
+    """Timm's convolutional network without pooling and classifier, each batch normalisation part of its convolution.
 
     Args:
         name: of the architecture in timm.
@@ -54,8 +54,12 @@ def _fold(network: Any, name: str) -> None:
         if isinstance(module, nn.BatchNorm2d):
             if convolution is None or convolution.out_channels != module.num_features:
                 raise ValueError(f"{name}: {path} does not follow a convolution; choose another backbone")
-            moments = module.running_mean, module.running_var, module.eps, module.weight, module.bias
-            weight, bias = fuse_conv_bn_weights(convolution.weight, convolution.bias, *moments)
+            mean, variance = module.running_mean, module.running_var
+            assert mean is not None, "timm's normalisations keep their running moments"
+            assert variance is not None
+            weight, bias = fuse_conv_bn_weights(
+                convolution.weight, convolution.bias, mean, variance, module.eps, module.weight, module.bias
+            )
             convolution.weight, convolution.bias = nn.Parameter(weight.detach()), nn.Parameter(bias.detach())
             parent, _, leaf = path.rpartition(".")
             # timm's normalisation layers hold the activation that follows

@@ -40,7 +40,7 @@ def train(settings: CopiesConfig) -> Path:
     torch.manual_seed(recipe.seed)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     pools = read_pools(settings.data)
-    network = TrainedNetwork(recipe.network).to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = TrainedNetwork(recipe.network).to(device).to(memory_format=torch.channels_last)
     optimiser = make_optimiser(network, recipe)
     first = _resume(folder / CHECKPOINT, recipe, network, optimiser)
     if first == 0:
