@@ -19,7 +19,7 @@ from curation.descriptors.trained import TrainedEmbedder
 from curation.weights import read_weights
 
 WEIGHTS = Path(__file__).parent / "weights" / "copy_descriptor.safetensors"
-SHA256 = "d50da740131b3ecdd9f766c166099a7c53e2a717441954d88096626a661191b5"
+SHA256 = "f4c1e6fdd3297ba92847b341defd9eb0145f4cbf02a483ad7a6328f486cc0371"
 GEM_POWER = 3.0
 
 
