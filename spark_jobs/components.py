@@ -1,6 +1,6 @@
 """Which images belong to one component: by union-find on the driver, or by Spark for graphs past one machine."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import pyarrow as pa
@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from curation.neighbours.components import UnionFind
+from curation.neighbours.components import UnionFind, forests
 from curation.store import locate
 from spark_jobs.scratch import Scratch
 
@@ -21,7 +21,8 @@ _LABELS_A_GROUP = 2**20
 def local(edges: DataFrame, scratch: Scratch) -> DataFrame:
     """Components (image_id, label) of the graph of edges (lower_id, higher_id), found on the driver.
 
-    Only images that have an edge are numbered. Edges stream past as pairs of numbers; 4 bytes an image stay.
+    Only images that have an edge are numbered. Tasks reduce their edges to forests side by side; what is left streams
+    past the driver as pairs of numbers, of which 4 bytes an image stay.
     """
     spark = edges.sparkSession
     ends = edges.select(F.explode(F.array("lower_id", "higher_id")).alias("image_id")).distinct()
@@ -36,14 +37,24 @@ def local(edges: DataFrame, scratch: Scratch) -> DataFrame:
     pairs = edges.select("lower_id", "higher_id")
     for end, name in (("lower_id", "a"), ("higher_id", "b")):
         pairs = pairs.join(numbered.select(F.col("image_id").alias(end), F.col("node").alias(name)), end)
-    scratch.keep("pairs", pairs.select("a", "b"))
+    scratch.keep("pairs", pairs.select("a", "b").mapInArrow(forests_of, "a long, b long"))
 
     sets = UnionFind(sum(sizes.values()))
     for batch in _stream(scratch.path("pairs")):
-        sets.add(np.stack([batch.column(end).to_numpy() for end in ("a", "b")], axis=1).astype(np.uint32))
+        sets.add(_numbers(batch))
     _write(scratch.path("labels"), sets.components())
     labels = spark.read.schema("node long, label long").parquet(scratch.path("labels"))
     return numbered.join(labels, "node").select("image_id", F.col("label").cast("string"))
+
+
+def forests_of(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """What a task keeps of its pairs (a, b): at most one for each node that it met."""
+    for forest in forests(_numbers(batch) for batch in batches):
+        yield pa.RecordBatch.from_arrays([pa.array(forest[:, end].astype(np.int64)) for end in (0, 1)], ["a", "b"])
+
+
+def _numbers(batch: pa.RecordBatch) -> np.ndarray:
+    return np.stack([batch.column(end).to_numpy() for end in ("a", "b")], axis=1)
 
 
 def _stream(path: str) -> Iterator[pa.RecordBatch]:

@@ -1,8 +1,8 @@
 """Connected components of the graph of similar pairs (paper, appendix A: a scalable disjoint set).
 
 One array of uint32 holds the state, 4 bytes a node whatever the number of edges, which stream past. So 1.3 billion
-images take 5.2 GB, and 2**32 nodes are the limit. In parallel, every edge file is reduced to a forest by
-:func:`spanning_forest`, at most one edge a node, and forests are edges like any other: adding them merges them.
+images take 5.2 GB, and 2**32 nodes are the limit. In parallel, every task reduces its share of the edges to forests by
+:func:`forests`, at most one edge a node, and forests are edges like any other: adding them merges them.
 """
 
 from collections.abc import Iterable, Iterator
@@ -13,6 +13,7 @@ from curation.neighbours.compiled import compiled
 
 MAX_NODES = 2**32
 _CHUNK_EDGES = 2**20  # edges converted, checked or given out at once: 8 MiB
+_PENDING_EDGES = 2**22  # edges that wait for the next reduction, at least
 
 
 class UnionFind:
@@ -97,15 +98,43 @@ def spanning_forest(edges: np.ndarray) -> np.ndarray:
     nodes of the whole graph.
 
     Args:
-        edges: [m, 2] unsigned integers below 2**32.
+        edges: [m, 2] integers from 0 to 2**32 - 1.
 
     Returns:
         [k, 2] uint32, k < number of distinct nodes: (lowest node of the component, node), by node.
+
+    Raises:
+        ValueError: an edge names a node outside the range.
     """
     nodes, position = np.unique(edges, return_inverse=True)
+    if len(nodes) and not 0 <= nodes[0] <= nodes[-1] < MAX_NODES:
+        raise ValueError(
+            f"edges name nodes {nodes[0]} to {nodes[-1]}, outside 0 to {MAX_NODES - 1}; number them from 0, or join "
+            "them by spark_jobs.stars"
+        )
     roots = connected_components(len(nodes), position.reshape(-1, 2))
     inner = np.flatnonzero(roots != np.arange(len(nodes)))
     return np.column_stack([nodes[roots[inner]], nodes[inner]]).astype(np.uint32)
+
+
+def forests(parts: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    """Reduce streamed edges by :func:`spanning_forest`, some million at a time.
+
+    Args:
+        parts: [m, 2] integers from 0 to 2**32 - 1, any number of such arrays.
+
+    Yields:
+        [k, 2] uint32 in chunks of at most 8 MiB: edges that join the same nodes, at most one a node.
+    """
+    held: list[np.ndarray] = [np.empty((0, 2), np.uint32)]
+    num_new = 0
+    for part in parts:
+        held.append(part)
+        num_new += len(part)
+        if num_new >= max(_PENDING_EDGES, len(held[0])):
+            held, num_new = [spanning_forest(np.concatenate(held))], 0
+    forest = spanning_forest(np.concatenate(held))
+    yield from (forest[start : start + _CHUNK_EDGES] for start in range(0, len(forest), _CHUNK_EDGES))
 
 
 @compiled

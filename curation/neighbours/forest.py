@@ -4,6 +4,7 @@ Two images are connected by edges above a threshold exactly if they are by edges
 one edge a node answers at any threshold from the join's upwards, which otherwise takes another join.
 """
 
+from bisect import bisect_left
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -76,12 +77,12 @@ class Forest:
         return [Count(threshold, *row) for threshold, row in zip(thresholds, counted.tolist(), strict=True)]
 
     def _num_above(self, threshold: float) -> int:
-        if threshold < self.floor:
+        if not threshold >= self.floor:  # which no NaN is
             raise ValueError(
                 f"threshold {threshold} lies below {self.floor}, the one that this forest's edges were joined at; "
                 "choose a higher one or join again"
             )
-        return int(np.searchsorted(-self.similarities, -np.float32(threshold)))
+        return bisect_left(self.similarities, -np.float32(threshold), key=lambda similarity: -similarity)
 
 
 def maximum_spanning_forest(

@@ -6,7 +6,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components as scipy_components
 
 from curation.neighbours import components
-from curation.neighbours.components import UnionFind, connected_components, spanning_forest
+from curation.neighbours.components import UnionFind, connected_components, forests, spanning_forest
 
 
 def _oracle(num_nodes, edges):
@@ -84,6 +84,18 @@ def test_edges_join_after_a_look_at_the_components():
         sets.components()[0] = 1
 
 
+@pytest.mark.parametrize("pending", [1, 40, 2**22])
+def test_a_task_keeps_less_than_an_edge_a_node(monkeypatch, pending):
+    monkeypatch.setattr(components, "_PENDING_EDGES", pending)
+    rng = np.random.default_rng(1)
+    edges = rng.integers(0, 300, (4000, 2))
+    edges = edges[edges[:, 0] % 3 == edges[:, 1] % 3] + 2**32 - 300
+    kept = np.concatenate(list(forests(np.array_split(edges, 30))))
+    assert np.array_equal(kept, spanning_forest(edges))
+    assert len(kept) == 297
+    assert list(forests([])) == []
+
+
 def test_four_bytes_a_node():
     assert connected_components(1000, []).nbytes == 4000
 
@@ -106,3 +118,6 @@ def test_bad_input():
         connected_components(3, np.array([[0, 1, 2]]))
     with pytest.raises(ValueError, match=r"at most 4294967296; spark_jobs\.stars"):
         UnionFind(2**32 + 1)
+    for bad in (-1, 2**32):
+        with pytest.raises(ValueError, match=f"{bad}.*outside 0 to 4294967295"):
+            spanning_forest(np.array([[bad, 5]]))

@@ -105,6 +105,8 @@ def test_bad_input():
     made = maximum_spanning_forest(3, [], FLOOR)
     with pytest.raises(ValueError, match=r"threshold 0.5 lies below 0.595.*join again"):
         made.components(0.5)
+    with pytest.raises(ValueError, match="threshold nan"):
+        made.counts([0.7, np.nan])
     with pytest.raises(ValueError, match="outside 0 to 2"):
         maximum_spanning_forest(3, [(np.array([[0, 3]]), np.array([0.7]))], FLOOR)
     with pytest.raises(ValueError, match="all numbers"):
