@@ -11,13 +11,14 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+from fsspec.implementations.local import LocalFileSystem
 from tqdm import tqdm
 
 from conf import entry_point
 from curation.descriptors.base import load_embedder
 from curation.descriptors.plan import Plan, Unit, embed_unit, is_done, pending, plans
 from curation.descriptors.worker import Effort
-from curation.store import Store
+from curation.store import Store, locate
 
 EXAMPLE = """examples:
   python -m curation.descriptors.array runs/lvd/store --cluster slurm --jobs 16 --gpus 1 --threads 16 --partition gpu
@@ -40,6 +41,11 @@ def main() -> int:
     parser.add_argument("--gpus", type=int, default=0, help="of a job")
     parser.add_argument("--timeout-min", type=int, default=24 * 60, help="of a job; default: %(default)s")
     parser.add_argument("--partition", help="of SLURM")
+    parser.add_argument(
+        "--logs",
+        type=Path,
+        help="folder that this machine and the jobs' share, for their output; default: in the store",
+    )
     arguments = parser.parse_args()
     for name in ("jobs", "threads"):
         if getattr(arguments, name) < 1:
@@ -71,7 +77,7 @@ def submit(store: Store, plan: Plan, left: Sequence[Unit], arguments: argparse.N
         for share in shares:
             work(share)
         return
-    executor = submitit.AutoExecutor(folder=Path(store.uri) / "logs" / "jobs", cluster=arguments.cluster)
+    executor = submitit.AutoExecutor(folder=logs_of(store, arguments.logs), cluster=arguments.cluster)
     executor.update_parameters(
         name="openlvd-embed",
         timeout_min=arguments.timeout_min,
@@ -89,6 +95,21 @@ def submit(store: Store, plan: Plan, left: Sequence[Unit], arguments: argparse.N
             f"{len(failed)} of {len(jobs)} jobs failed; {failed[0].paths.stderr} says why. "
             "The same command does what they left"
         )
+
+
+def logs_of(store: Store, logs: Path | None) -> Path:
+    """The folder for the jobs' code and output, which must be one of a file system.
+
+    Raises:
+        ValueError: none is given, and the store is not in one.
+    """
+    filesystem, root = locate(store.uri)
+    if logs is None and not isinstance(filesystem, LocalFileSystem):
+        raise ValueError(
+            f"{store.uri} is in no file system that jobs can write their output to; give --logs a folder that this "
+            "machine and the jobs' share"
+        )
+    return logs or Path(root) / "logs" / "jobs"
 
 
 class Checkpointed:

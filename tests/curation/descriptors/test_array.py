@@ -10,6 +10,7 @@ import pytest
 from deltalake import DeltaTable
 
 from curation.descriptors import plan as plans
+from curation.descriptors.array import logs_of
 from curation.descriptors.base import EmbedderSpec, load_embedder
 from curation.descriptors.plan import embed_unit, pending
 from curation.store import Store
@@ -87,6 +88,14 @@ def test_what_cannot_be_is_one_sentence(tmp_path, options):
     assert done.returncode == 2
     assert error.decode().startswith("error: ")
     assert ("runtime.embed.by=array" if not options else "--jobs 0") in error.decode()
+
+
+def test_the_jobs_output_goes_where_files_can_be(tmp_path):
+    assert logs_of(Store(str(tmp_path)), None) == tmp_path / "logs" / "jobs"
+    assert logs_of(Store(f"file://{tmp_path}"), None) == tmp_path / "logs" / "jobs"
+    assert logs_of(Store("memory://store"), tmp_path) == tmp_path
+    with pytest.raises(ValueError, match=r"memory://store is in no file system .* give --logs"):
+        logs_of(Store("memory://store"), None)
 
 
 def test_the_array_needs_neither_spark_nor_java():
