@@ -11,11 +11,12 @@ from typing import Any
 
 import torch
 
+from curation.descriptors import preparation
 from curation.descriptors.base import EmbedderSpec
 from curation.descriptors.dinov2 import Tensors, read_tensors, vision_transformer
 from curation.descriptors.timm_model import build
 from curation.descriptors.trained import TrainedEmbedder
-from curation.store import open_uri
+from curation.store import locate, open_uri
 
 _TYPES = ("dinov2", "dinov2_with_registers", "vit", "vit_mae", "ijepa")
 _NAMES = {  # the transformers library's to upstream DINOv2's
@@ -43,7 +44,8 @@ def load_huggingface(spec: EmbedderSpec) -> TrainedEmbedder:
     """Load a folder's model.
 
     Raises:
-        ValueError: a file is missing, the weights have another hash, or the model is of a kind that is not read.
+        ValueError: a file is missing, the weights have another hash, the model is of a kind that is not read, or the
+            folder says otherwise than the specification how pictures are brought to it.
     """
     assert spec.weights is not None
     assert spec.sha256 is not None
@@ -51,7 +53,13 @@ def load_huggingface(spec: EmbedderSpec) -> TrainedEmbedder:
     config, path = _config(f"{folder}/config.json"), f"{folder}/model.safetensors"
     tensors = read_tensors(path, spec.sha256)
     told = json.dumps(config, sort_keys=True)
+    beside = f"{folder}/preprocessor_config.json"
+    filesystem, place = locate(beside)
+    if filesystem.exists(place):
+        preparation.check(spec, _config(beside), beside, preparation.of_preprocessor)
     if "architecture" in config:
+        stated = config.get("pretrained_cfg", config)  # timm's older folders have it there
+        preparation.check(spec, stated, f"{folder}/config.json", preparation.of_timm)
         architecture, given = config["architecture"], config.get("model_args") or {}
         if not isinstance(architecture, str) or not isinstance(given, dict):
             raise ValueError(

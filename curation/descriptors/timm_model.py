@@ -14,6 +14,7 @@ from typing import Any
 import timm
 from torch import nn
 
+from curation.descriptors import preparation
 from curation.descriptors.base import EmbedderSpec
 from curation.descriptors.dinov2 import Tensors, read_tensors
 from curation.descriptors.trained import TrainedEmbedder
@@ -36,7 +37,12 @@ def load_timm(spec: EmbedderSpec) -> TrainedEmbedder:
     assert spec.weights is not None
     assert spec.sha256 is not None
     tensors = read_tensors(spec.weights, spec.sha256)
-    return TrainedEmbedder(f"timm:{spec.model}", build(spec.model, spec.options, spec.weights, tensors), spec)
+    network = build(spec.model, spec.options, spec.weights, tensors)
+    entry = timm.get_pretrained_cfg(spec.model) if "." in spec.model else None
+    if entry is not None:  # the tag names weights that timm knows, and how they were trained
+        told = f"timm's entry for {spec.model} (name it without its tag to bring pictures to it otherwise)"
+        preparation.check(spec, entry.to_dict(), told, preparation.of_timm)
+    return TrainedEmbedder(f"timm:{spec.model}", network, spec)
 
 
 def build(model: str, options: Mapping[str, Any], path: str, tensors: Tensors) -> nn.Module:

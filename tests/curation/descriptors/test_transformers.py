@@ -254,3 +254,77 @@ def test_model_args_that_say_nothing_or_the_defaults(timm_folder):
 def test_a_timm_folder_s_settings_of_another_type(timm_folder, settings):
     with pytest.raises(ValueError, match=r"config.json: architecture is .* a name and a mapping"):
         timm_folder(settings)
+
+
+DINOV2 = {  # as its folders have it
+    "crop_size": {"height": 64, "width": 64},
+    "do_center_crop": True,
+    "image_mean": [0.485, 0.456, 0.406],
+    "image_std": [0.229, 0.224, 0.225],
+    "resample": 3,
+    "size": {"shortest_edge": 73},
+}
+VIT = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3, "resample": 2, "size": {"height": 64, "width": 64}}
+HALF = {"mean": [0.5] * 3, "std": [0.5] * 3}
+TIMM = {**HALF, "input_size": [3, 64, 64], "crop_pct": 0.9, "interpolation": "bicubic", "crop_mode": "center"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "preprocessor", "right", "message"),
+    [
+        (
+            {},
+            DINOV2,
+            {"crop_pct": 0.875},
+            r"preprocessor_config.json says of pictures crop_pct: 0.87.* Set crop_pct as",
+        ),
+        ({}, VIT, {**HALF, "resize": "squash"}, r"interpolation: bilinear, size: 64|mean: \[0.5, 0.5, 0.5\]"),
+        ({}, {**VIT, "do_normalize": False}, {"mean": [0.0] * 3, "std": [1.0] * 3, "resize": "squash"}, "mean: .0.0"),
+        ({"pretrained_cfg": TIMM}, None, {**HALF, "crop_pct": 0.9}, r"config.json says of pictures mean: \[0.5"),
+        (TIMM, None, {**HALF, "crop_pct": 0.9}, r"config.json says of pictures mean: \[0.5"),
+        (
+            {"pretrained_cfg": {"crop_mode": "squash", "interpolation": "bicubic"}},
+            None,
+            {"resize": "squash", "interpolation": "bicubic"},
+            "resize: squash.* Set resize as",
+        ),
+    ],
+)
+def test_a_specification_that_contradicts_the_folder_is_refused(timm_folder, settings, preprocessor, right, message):
+    timm_folder(settings, preprocessor, **right)
+    with pytest.raises(ValueError, match=message):
+        timm_folder(settings, preprocessor)
+    if "input_size" in str(settings) or "crop_size" in str(preprocessor):
+        with pytest.raises(ValueError, match=r"size: 64; .* has size: 96.* Set size as"):
+            timm_folder(settings, preprocessor, **right, **{"size": 96})
+
+
+@pytest.mark.parametrize(
+    ("settings", "preprocessor"),
+    [
+        ({"pretrained_cfg": {"crop_mode": "border"}}, None),
+        ({"pretrained_cfg": {"input_size": [3, 64, 32]}}, None),
+        ({"pretrained_cfg": None}, None),
+        ({"pretrained_cfg": {"mean": 0.5}}, None),
+        ({}, {"size": {"shortest_edge": 0}}),
+        ({}, {"size": "large"}),
+        ({}, {"image_mean": ["a", "b", "c"]}),
+    ],
+)
+def test_a_folder_s_preparation_in_another_form(timm_folder, settings, preprocessor):
+    with pytest.raises(ValueError, match=r"config.json does not say in a form that is read"):
+        timm_folder(settings, preprocessor)
+
+
+def test_the_tag_of_a_timm_model_states_its_preparation(tmp_path):
+    import timm
+
+    path = tmp_path / "weights.safetensors"
+    save_file(timm.create_model("resnet10t").state_dict(), path)
+    spec = {"adapter": "timm", "weights": str(path), "sha256": sha256(path), "size": 176}
+    load_embedder(EmbedderSpec(**spec, model="resnet10t"))
+    load_embedder(EmbedderSpec(**spec, model="resnet10t.c3_in1k", crop_pct=0.875))
+    with pytest.raises(ValueError, match="without its tag"):
+        load_embedder(EmbedderSpec(**spec, model="resnet10t.c3_in1k"))
+    with pytest.raises(ValueError, match="cannot be built"):
+        load_embedder(EmbedderSpec(**spec, model="resnet10t.of_nobody"))
