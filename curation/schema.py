@@ -235,14 +235,15 @@ TILES = Table(
     "tiles",  # what index shards hold: one row for every record batch, which has vectors of one list
     _schema(
         index=pa.string(),  # digest of the model and the codebook (curation.neighbours.index.IndexKey)
-        collection=pa.string(),  # "pool" or a reference set's name
+        collection=pa.string(),  # "pool", a reference set's name, or "<name of another store>@<its id>"
         snapshot=pa.int32(),  # 0, 1, 2, ... in the order they were added to this index
-        shard=pa.string(),  # relative to the store; a URI where the index is another store's
+        shard=pa.string(),  # relative to the store whose index it is
         batch=pa.int32(),  # number of the record batch in its shard
         list=pa.int32(),
         visiting=pa.bool_(),  # whether this list is another one than the nearest of its vectors
         num_rows=pa.int32(),
     ),
+    version=2,
     appended=True,
 )
 
@@ -250,13 +251,18 @@ EDGES = Table(
     "edges",  # pairs that a join found, of every index and threshold, whether or not both images are still there
     _schema(
         index=pa.string(),  # whose vectors and lists they come from
-        collection=pa.string(),  # "pool" within the pool, else the reference set that higher_id belongs to
+        collection=pa.string(),  # as in tiles; "pool" within the pool, else where higher_id belongs
         lower_id=pa.string(),
         higher_id=pa.string(),
         similarity=pa.float32(),
     ),
-    version=2,
+    version=3,
     appended=True,
+)
+
+REFERENCES = Table(
+    "references",  # images that lie in other stores' pools now and have an edge to this one's
+    _schema(collection=pa.string(), image_id=pa.string()),  # the collection as in edges
 )
 
 COMPONENTS = Table(
@@ -346,7 +352,7 @@ TABLES = {
     table.name: table
     for table in (
         LINKS, FILES, IMAGES, SCREENED, DETECTIONS, SIGHTINGS, ROBOTS, FETCHES, DECISIONS, COLLECTIONS, TILES,
-        EDGES, COMPONENTS, FOREST, CENTROIDS, CLUSTERS, RETRIEVALS, SELECTION, TAKEDOWNS, RUNS,
+        EDGES, REFERENCES, COMPONENTS, FOREST, CENTROIDS, CLUSTERS, RETRIEVALS, SELECTION, TAKEDOWNS, RUNS,
     )
 }  # fmt: skip
 

@@ -289,9 +289,14 @@ class CurationConfig(Section):
         ):
             for name in names:
                 if name not in there:
-                    raise ValueError(f"recipe.{key} names {name!r}; add sources.collections.{name}=PATH or remove it")
+                    other = f" (or sources.stores.{name}=STORE)" if key == "dedup.against" else ""
+                    raise ValueError(
+                        f"recipe.{key} names {name!r}; add sources.collections.{name}=PATH{other} or remove it"
+                    )
         if BLOCKED_DOMAINS in self.sources.lists:
             raise ValueError(f"sources.lists.{BLOCKED_DOMAINS}: the recipe's own rules bear this name; choose another")
+        if unfit := sorted(name for name in collections | stores if "@" in name):
+            raise ValueError(f"the name {unfit[0]!r} holds an @, which marks other stores' images; choose another")
         images = set(self.sources.images)
         taken = (collections & images) | (stores & (collections | images))
         for name in sorted(taken | ({"store", POOL} & (collections | images | stores))):

@@ -5,6 +5,7 @@ found stay. What they mean for the images that are there now is decided anew in 
 make components, and tasks decide on whole components.
 """
 
+from dataclasses import dataclass
 from functools import reduce
 from typing import Any
 
@@ -24,14 +25,14 @@ from spark_jobs.ledger import ledger_rows
 from spark_jobs.normalise import that_stand_out
 from spark_jobs.scratch import Scratch, scratch
 from spark_jobs.stage import Context, Stage, main
-from spark_jobs.tables import Outcome
+from spark_jobs.tables import Outcome, Tables
 
 _BUCKET_IMAGES = 50_000  # images whose components one task decides on, about
 _SMALL = 1000  # images: a component up to this size is no percolation, whatever share of a small pool it is
 
 
 def run(context: Context) -> Outcome:
-    """Add to ``tiles`` and ``edges``, write ``components`` and ``forest``; decide on every embedded image."""
+    """Add to ``tiles`` and ``edges``, write ``references``, ``components``, ``forest``; decide on every image."""
     spark, store, recipe = context.spark, context.store, context.config.recipe.dedup
     model = store.runs()["embed"].metrics[recipe.model]["digest"]
     store.ensure(schema.TILES, schema.EDGES)
@@ -40,9 +41,10 @@ def run(context: Context) -> Outcome:
     index = open_index(context, model, pool)
     index.add(POOL, pool)
     index.join(POOL, recipe.threshold)
-    members = {name: _members(context, index, model, name) for name in recipe.against}
-    for name in recipe.against:
-        index.join(name, recipe.reference(name)[0])
+    references = {name: _reference(context, index, model, name) for name in recipe.against}
+    for name, reference in references.items():
+        index.join(reference.collection, recipe.reference(name)[0], reference.store)
+    store.write(schema.REFERENCES, _elsewhere(context, index, references), context.run)
     certificate = index.certify(pool, recipe.threshold, recipe.certificate_sample)
 
     with scratch(context) as folder:
@@ -50,13 +52,14 @@ def run(context: Context) -> Outcome:
         edges = folder.keep("edges", _edges(context, index, kept))
         labels = folder.keep("components", _labels(context, edges, folder))
         histogram = _histogram(labels, num_pool, recipe)
-        decided = folder.keep("decided", _decided(context, index, kept, members, edges, labels))
+        decided = folder.keep("decided", _decided(context, index, kept, references, edges, labels))
         store.write(schema.COMPONENTS, _of(decided, decide.COMPONENT, other_id="witness"), context.run)
         store.write(schema.FOREST, _of(decided, decide.TREE, image_id="lower_id", other_id="higher_id"), context.run)
         counts = _of(decided, decide.COUNT).groupBy("image_id").agg(F.sum("number").alias("number")).collect()
         metrics = {
             "model": model,
             "index": index.name,
+            "collections": {name: reference.collection for name, reference in references.items()},
             "edges": edges.count(),
             "component_sizes": {str(size): count for size, count in sorted(histogram.items())},
             "certificate": certificate.metrics(),
@@ -81,21 +84,60 @@ def _embedded(context: Context, model: str) -> DataFrame:
     return rows.where((F.col("model") == model) & F.col("vector").isNotNull()).select("image_id", "vector")
 
 
-def _members(context: Context, index: Index, model: str, name: str) -> DataFrame | None:
-    """Add a reference set to the index. Returns its images (image_id); None: all that the index has of it.
+@dataclass(frozen=True)
+class _Reference:
+    """A reference set that is in the index.
+
+    Attributes:
+        collection: as in the tables ``tiles`` and ``edges``.
+        images: column image_id, those that are in it now.
+        store: where its shards lie; None: in this store.
+    """
+
+    collection: str
+    images: DataFrame
+    store: str | None = None
+
+
+def _reference(context: Context, index: Index, model: str, name: str) -> _Reference:
+    """Add a reference set to the index.
 
     Raises:
-        ValueError: the set holds no image.
+        ValueError: the set holds no image, or none that could be embedded; another store has no index to read.
     """
-    if name in context.config.sources.stores:
-        index.add_store(name, context.config.sources.stores[name])
-        return None
+    if (uri := context.config.sources.stores.get(name)) is not None:
+        collection, other = index.add_store(name, uri), Tables(uri)
+        if "embed" not in other.runs():
+            raise ValueError(f"sources.stores.{name}={uri}: its embed stage is out of date; run that store's recipe")
+        return _Reference(collection, other.kept(context.spark, "embed").select("image_id"), uri)
     ids = context.store.frame(context.spark, schema.COLLECTIONS).where(F.col("collection") == name)
-    found = _embedded(context, model).join(ids.select("image_id").distinct(), "image_id", "left_semi")
+    ids = ids.select("image_id").distinct()
+    found = _embedded(context, model).join(ids, "image_id", "left_semi")
     if found.isEmpty():
-        raise ValueError(f"recipe.dedup.against names {name!r}, which holds no image; add sources.collections.{name}")
+        if num_images := ids.count():
+            raise ValueError(
+                f"recipe.dedup.against names {name!r}, of whose {num_images:,} pictures none could be embedded; mend "
+                f"sources.collections.{name} or take it out (the errors are in the table "
+                f"{schema.embeddings(context.config.recipe.dedup.model).name})"
+            )
+        raise ValueError(
+            f"recipe.dedup.against names {name!r}, which holds no image; check the path sources.collections.{name}"
+        )
     index.add(name, found)
-    return found.select("image_id")
+    return _Reference(name, found.select("image_id"))
+
+
+def _elsewhere(context: Context, index: Index, references: dict[str, _Reference]) -> DataFrame | pa.Table:
+    """Rows as in ``schema.REFERENCES``; what reads this store alone could not know whether they are still there."""
+    parts = [
+        index.edges(reference.collection, context.config.recipe.dedup.reference(name)[0])
+        .select(F.lit(reference.collection).alias("collection"), F.col("higher_id").alias("image_id"))
+        .distinct()
+        .join(reference.images, "image_id", "left_semi")
+        for name, reference in references.items()
+        if reference.store is not None
+    ]
+    return reduce(DataFrame.unionByName, parts) if parts else schema.REFERENCES.schema.empty_table()
 
 
 def _edges(context: Context, index: Index, kept: DataFrame) -> DataFrame:
@@ -149,7 +191,7 @@ def _decided(
     context: Context,
     index: Index,
     kept: DataFrame,
-    members: dict[str, DataFrame | None],
+    references: dict[str, _Reference],
     edges: DataFrame,
     labels: DataFrame,
 ) -> DataFrame:
@@ -159,21 +201,20 @@ def _decided(
     images = _qualities(context, labels)
     parts = [edges.join(of_lower, "lower_id").withColumn("kind", F.lit(decide.EDGE))]
     parts.append(images.withColumn("kind", F.lit(decide.IMAGE)))
-    for name, there in members.items():
-        found = index.edges(name, recipe.reference(name)[0])
+    for name, reference in references.items():
+        found = index.edges(reference.collection, recipe.reference(name)[0])
         found = found.join(kept.withColumnRenamed("image_id", "lower_id"), "lower_id", "left_semi")
-        if there is not None:
-            found = found.join(there.withColumnRenamed("image_id", "higher_id"), "higher_id", "left_semi")
+        found = found.join(reference.images.withColumnRenamed("image_id", "higher_id"), "higher_id", "left_semi")
         alone = F.concat(F.lit("alone "), "lower_id")  # an image without a component is one of its own
         found = found.join(of_lower, "lower_id", "left").withColumn("label", F.coalesce("label", alone))
         parts.append(found.withColumn("kind", F.lit(f"set:{name}")))
     facts = reduce(lambda a, b: a.unionByName(b, allowMissingColumns=True), parts)
     buckets = max(context.config.runtime.partitions, labels.count() // _BUCKET_IMAGES)
     facts = facts.withColumn("bucket", F.pmod(F.xxhash64("label"), F.lit(buckets)))
-    mode, references = recipe.mode, {name: recipe.reference(name) for name in recipe.against}
+    mode, rules = recipe.mode, {name: recipe.reference(name) for name in recipe.against}
 
     def work(group: pa.Table) -> pa.Table:
-        return decide.decide(group.select(decide.FACTS.names).cast(decide.FACTS), mode, references)
+        return decide.decide(group.select(decide.FACTS.names).cast(decide.FACTS), mode, rules)
 
     return facts.groupBy("bucket").applyInArrow(work, from_arrow_schema(decide.DECIDED))
 
@@ -242,10 +283,10 @@ def notes(metrics: dict[str, Any]) -> list[str]:
 
 STAGE = Stage(
     name="dedup",
-    version=3,
+    version=4,
     after="embed",
     sources=("stores",),
-    writes=lambda _: (schema.TILES, schema.EDGES, schema.COMPONENTS, schema.FOREST),
+    writes=lambda _: (schema.TILES, schema.EDGES, schema.REFERENCES, schema.COMPONENTS, schema.FOREST),
     run=run,
     notes=notes,
 )

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from deltalake import DeltaTable
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_schema
@@ -28,6 +29,7 @@ from curation.schema import POOL
 from curation.store import Store, locate, open_uri
 from curation.whole_files import put_whole, whole_file
 from spark_jobs.stage import Context
+from spark_jobs.tables import absolute
 
 _SHARD_ROWS = 2**17  # vectors of a shard, about: 128 MiB at 512 dimensions
 _PART_TILES = 16  # tiles of one list that lie in one shard, about
@@ -102,8 +104,14 @@ class Index:
         )
         return num_new
 
-    def add_store(self, collection: str, uri: str) -> int:
-        """Take in what is new in the pool of another store's index, where it lies. Returns the number of tiles.
+    def add_store(self, name: str, uri: str) -> str:
+        """Take in what is new in the pool of another store's index, where it lies.
+
+        Shards are named relative to that store, and the collection by the id of that store's catalogue besides its
+        name: the id stays when a store is moved, and is another one in a store that is made anew.
+
+        Returns:
+            the collection.
 
         Raises:
             ValueError: that store has no index of this model and these lists.
@@ -113,11 +121,10 @@ class Index:
         found = other.table("tiles", filter=mine & (pa.compute.field("collection") == POOL))
         if not found.num_rows:
             raise ValueError(
-                f"sources.stores.{collection}={uri}: it holds no index {self.name}; run its dedup with the same model "
+                f"sources.stores.{name}={uri}: it holds no index {self.name}; run its dedup with the same model "
                 "and recipe.dedup.join (a spill join also needs the same recipe.dedup.join.quantiser)"
             )
-        absolute = [_uri(uri, shard) for shard in found["shard"].to_pylist()]
-        found = found.set_column(found.schema.get_field_index("shard"), "shard", pa.array(absolute, pa.string()))
+        collection = f"{name}@{DeltaTable(other.table_uri('tiles')).metadata().id}"
         known = store.table("tiles", ["shard"], mine & (pa.compute.field("collection") == collection))["shard"]
         found = found.filter(pa.compute.invert(pa.compute.is_in(found["shard"], known.combine_chunks())))
         if found.num_rows:
@@ -126,11 +133,18 @@ class Index:
             names = pa.array([collection] * found.num_rows, pa.string())
             found = found.set_column(found.schema.get_field_index("collection"), "collection", names)
             store.append(schema.TILES, found, self.context.run, {})
-        return found.num_rows
+        return collection
 
-    def join(self, collection: str, threshold: float) -> None:
-        """Append every pair above a threshold, within the pool or of the pool and another collection, not yet there."""
+    def join(self, collection: str, threshold: float, place: str | None = None) -> None:
+        """Append every pair above a threshold, within the pool or of the pool and another collection, not yet there.
+
+        Args:
+            collection: POOL, or the other one.
+            threshold: of the edges.
+            place: the store that has the other one's shards; None: this one.
+        """
         store = self.context.store
+        roots = store.uri, store.uri if place is None else absolute(place)
         catalogue = self.tiles(POOL, collection)
         numbers = sorted(row["snapshot"] for row in catalogue.select("snapshot").distinct().collect())
         unit = {number: f"join/{self.name}/{collection}/{number}" for number in numbers}
@@ -144,7 +158,7 @@ class Index:
             known = catalogue.where(F.col("snapshot") <= new[-1]).withColumn("new", F.col("snapshot") >= new[0])
             pairs = known.groupBy("list").applyInArrow(_planner(collection), from_arrow_schema(_BLOCK_PAIRS))
             spread = pairs.repartition(self.context.config.runtime.partitions, "left", "right")
-            work = _joiner(store.uri, self.name, collection, threshold, ceiling)
+            work = _joiner(roots, self.name, collection, threshold, ceiling)
             edges = spread.sortWithinPartitions("list", "left", "right")
             found = edges.mapInArrow(work, from_arrow_schema(schema.EDGES.schema))
             store.append(schema.EDGES, found, self.context.run, {unit[number]: wanted for number in new})
@@ -339,15 +353,16 @@ def _planner(collection: str) -> Any:
     return plan
 
 
-def _joiner(store: str, index: str, collection: str, threshold: float, ceiling: float | None) -> Any:
-    """Pairs of blocks -> edges above the threshold, less those that a join at the ceiling has found before."""
+def _joiner(roots: tuple[str, str], index: str, collection: str, threshold: float, ceiling: float | None) -> Any:
+    """Pairs of blocks, each below its root -> edges above the threshold, less those found at the ceiling before."""
 
     def join(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         reader = Reader()
         for batch in batches:
             for row in batch.to_pylist():
                 ends = [
-                    tuple((_uri(store, at["shard"]), at["batch"]) for at in row[side]) for side in ("left", "right")
+                    tuple((_uri(root, at["shard"]), at["batch"]) for at in row[side])
+                    for root, side in zip(roots, ("left", "right"), strict=True)
                 ]
                 left, right = reader.read(ends[0]), reader.read(ends[1])
                 if ends[0] == ends[1]:
@@ -416,8 +431,8 @@ def _structs(places: Iterable[tuple[str, int]]) -> list[dict[str, Any]]:
 
 
 def _uri(store: str, name: str) -> str:
-    """Where something is that a table names relative to its store, or by its own URI."""
-    return name if name.startswith("/") or "://" in name else f"{store.rstrip('/')}/{name}"
+    """Where something is that a table names relative to its store."""
+    return f"{store.rstrip('/')}/{name}"
 
 
 def _as_number(threshold: float) -> int:

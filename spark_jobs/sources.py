@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import fsspec
+from deltalake import DeltaTable
 from fsspec.implementations.local import LocalFileSystem
 
 from conf import shipped
-from curation.store import locate, open_uri
+from curation.store import Store, locate, open_uri
 
 _SAMPLE_BYTES = 65_536
 _TASK_BYTES = 32 << 20  # a file of this size or more has a task to itself
@@ -171,12 +172,22 @@ def fingerprint(kind: str, roots: list[str] | dict[str, str], paths_root: str | 
             if kind == "lists":
                 total.update(hashlib.sha256(b"\n".join(line.encode() for line in read_lines(single[0]))).digest())
                 continue
-            if kind == "stores":  # what its index holds
-                single = [f"{single[0].rstrip('/')}/tables/tiles/_delta_log"]
+            if kind == "stores":
+                total.update(_state(name, single[0]).encode())
+                continue
             files = list_all(single, paths_root)
             for file, content in zip(files, pool.map(_content, files), strict=True):
                 total.update(f"\0{file.name}\0{file.size_bytes}\0{content}".encode())
     return total.hexdigest()
+
+
+def _state(name: str, uri: str) -> str:
+    """What another store's index holds, and which of its images are in its pool."""
+    other = Store(uri)
+    if not DeltaTable.is_deltatable(other.table_uri("tiles")):
+        raise ValueError(f"sources.stores.{name}={uri}: no index is there; name a store in which dedup has run")
+    tiles, embed = DeltaTable(other.table_uri("tiles")), other.runs().get("embed")
+    return f"\0{tiles.metadata().id}\0{tiles.version()}\0{embed.run_id if embed else None}"
 
 
 def read_lines(uri: str) -> Iterator[str]:

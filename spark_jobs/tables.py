@@ -73,7 +73,7 @@ class Tables(Store):
 
     def __init__(self, uri: str) -> None:
         super().__init__(uri)
-        strange = sorted(set(_absolute(self.uri)) & set("#%?*[]{}"))
+        strange = sorted(set(absolute(self.uri)) & set("#%?*[]{}"))
         if strange:
             raise ValueError(f"store={uri}: the path holds {' '.join(strange)}, which Spark cannot read; name another")
 
@@ -173,10 +173,10 @@ class Tables(Store):
     def write_sources(self, folders: dict[str, str]) -> None:
         """Record where imported images lie, for readers of the store (whole or not at all)."""
         filesystem, path = locate(self.path("sources.json"))
-        absolute = {name: _absolute(folder) for name, folder in sorted(folders.items())}
+        named = {name: absolute(folder) for name, folder in sorted(folders.items())}
         known = self.sources()
-        if known | absolute != known:
-            put_whole(filesystem, path, json.dumps(known | absolute, indent=1).encode())
+        if known | named != known:
+            put_whole(filesystem, path, json.dumps(known | named, indent=1).encode())
 
     def written_by(self, table: Table, run_id: str) -> bool:
         """Whether the table's newest commit is this run's."""
@@ -278,7 +278,8 @@ class Tables(Store):
         )
 
 
-def _absolute(root: str) -> str:
+def absolute(root: str) -> str:
+    """A path or URI as a URI that does not depend on the working folder."""
     filesystem, path = locate(root)
     return str(filesystem.unstrip_protocol(path))
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
@@ -156,7 +157,8 @@ def _of_plans(root: Path, live: Mapping[str, Plan]) -> Iterator[tuple[Path, str]
 
 
 def _of_indexes(store: Store, root: Path) -> Iterator[tuple[Path, str]]:
-    shards = set(store.table("tiles", columns=["shard"])["shard"].to_pylist())
+    own = ~pc.match_substring(pc.field("collection"), "@")  # else another store's
+    shards = set(store.table("tiles", ["shard"], own)["shard"].to_pylist())
     for path in _files(root / "indexes"):
         if path.relative_to(root).as_posix() not in shards:
             yield path, "a search index of a run that died"

@@ -176,24 +176,31 @@ def _contamination(store: Store, manifest: Manifest, released: pa.Array) -> Chec
         return missing("contamination", "the recipe states no dedup.reference_threshold")
     thresholds = {name: float(threshold if given is None else given) for name, given in own.items()}
     collections = store.table("collections", filter=pc.field("collection").isin(against))
-    elsewhere = store.table("tiles", ["collection"], pc.field("collection").isin(against))
-    present = {*collections["collection"].to_pylist(), *elsewhere["collection"].to_pylist()}
+    unmeasured = moved_on(store, manifest, "embed", "dedup")
+    measured_by = {} if unmeasured else store.last_runs()["dedup"].metrics
+    # how edges name a set: one that is another store's pool, with that store's id
+    named = measured_by.get("collections", {name: name for name in against})
+    set_of = {within: name for name, within in named.items()}
+    elsewhere = {name for within, name in set_of.items() if within != name}
+    present = elsewhere.union(collections["collection"].to_pylist())
     if absent := [name for name in against if name not in present]:
         return missing("contamination", f"the store does not hold the set {', '.join(absent)}")
     exact = set(_within(released, collections["image_id"]).to_pylist())
-    unmeasured = moved_on(store, manifest, "embed", "dedup")
     if unmeasured and not exact:
         return missing("contamination", f"no exact copy; similar ones are not known, as {unmeasured}")
     # the table keeps what joins of other models, and against images that have left a set, have found
-    index = store.last_runs()["dedup"].metrics.get("index") if not unmeasured else None
     mine = (
-        (pc.field("index") == str(index)) & pc.field("collection").isin(against) & pc.field("lower_id").isin(released)
+        (pc.field("index") == str(measured_by.get("index")))
+        & pc.field("collection").isin(sorted(set_of))
+        & pc.field("lower_id").isin(released)
     )
     edges = store.table("edges", filter=mine)
-    listed = pa.array(sorted(set(collections["collection"].to_pylist())), pa.string())
-    is_there = pc.is_in(edges["higher_id"], _set(collections["image_id"]))
-    edges = edges.filter(pc.or_(is_there, pc.invert(pc.is_in(edges["collection"], listed))))
-    limits = pa.array([np.float32(thresholds[name]) for name in edges["collection"].to_pylist()], pa.float32())
+    others = store.table("references", ["image_id"])  # of the other stores, as of the run
+    there = pa.chunked_array([*collections["image_id"].chunks, *others["image_id"].chunks], pa.string())
+    edges = edges.filter(pc.is_in(edges["higher_id"], _set(there)))
+    names = pa.array([set_of[within] for within in edges["collection"].to_pylist()], pa.string())
+    edges = edges.set_column(edges.schema.get_field_index("collection"), "collection", names)
+    limits = pa.array([np.float32(thresholds[name]) for name in names.to_pylist()], pa.float32())
     forbidden = edges.filter(pc.greater(edges["similarity"], limits))
     offences = [
         f"{row['image_id']}: is {row['path']} of {row['collection']}"

@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import os
+import shutil
 
 import numpy as np
 import pyarrow.compute as pc
@@ -29,7 +31,8 @@ def similar(vectors, threshold, others=None):
 
 
 def edges(store, collection="pool"):
-    found = store.table("edges", filter=pc.field("collection") == collection).to_pylist()
+    of_store = pc.starts_with(pc.field("collection"), f"{collection}@")
+    found = store.table("edges", filter=(pc.field("collection") == collection) | of_store).to_pylist()
     pairs = {(row["lower_id"], row["higher_id"]): np.float32(row["similarity"]) for row in found}
     assert len(pairs) == len(found), "a pair comes twice"
     return pairs
@@ -144,6 +147,43 @@ def test_another_store_as_reference_the_guard_and_every_threshold(spark, tmp_pat
         assert (count.num_dropped, count.largest) == (len(ids) - len(sizes), sizes.max())
     with pytest.raises(ValueError, match=r"lies below 0.6"):
         thresholds.counts(pool.store, [0.5])
+
+
+def test_another_store_is_known_by_its_index_wherever_it_lies(spark, tmp_path):
+    vectors, leaks, noise = planted(0, 10, 10), planted(0, 4, 4), planted(7, 4, 4)
+    other = Pool(spark, tmp_path / "other")
+    other.embed(leaks | noise)
+    other.dedup()
+    own = ["recipe.dedup.against=[other]", "recipe.dedup.certificate_sample=0", "recipe.dedup.reference_scope=direct"]
+    pool = Pool(spark, tmp_path / "pool", own)
+
+    def copies(images, uri):
+        pool.embed(images)
+        pool.dedup(f"sources.stores.other={uri}")
+        return {i for i, row in decided(pool.store).items() if row["reason"] == "evaluation_copy"}
+
+    def tiles():
+        return pool.store.table("tiles", filter=pc.field("collection") != "pool").num_rows
+
+    def expected(images, others):
+        return {a for a, _ in similar(images, 0.5, others)}
+
+    assert copies(vectors, os.path.relpath(other.store.uri)) == expected(vectors, leaks | noise)
+    first = tiles()
+    other.folder = other.folder.rename(tmp_path / "moved")
+    more = vectors | planted(9, 2, 2)
+    assert copies(more, other.store.uri) == expected(more, leaks | noise)
+    assert edges(pool.store, "other") == similar(more, 0.5, leaks | noise)
+    assert tiles() == first, "the same store, once"
+    other.embed(noise)  # the others leave its pool; its index keeps them
+    assert copies(more, other.store.uri) == expected(more, noise) < expected(more, leaks | noise)
+    assert set(pool.store.table("references")["image_id"].to_pylist()) < set(noise)
+    shutil.rmtree(other.folder)
+    other = Pool(spark, other.folder)
+    other.embed(leaks)
+    other.dedup()
+    assert copies(more, other.store.uri) == expected(more, leaks)
+    assert tiles() > first
 
 
 def meeting(pairs, vectors):

@@ -57,7 +57,7 @@ def tables() -> dict[str, list[dict[str, Any]]]:
         row = run_row(number, stage, len(subjects), DROPPED.get(stage, {}), previous)
         metrics = {
             "screen": {"detectors": {"faces": FACES.model_dump()}},
-            "dedup": {"index": INDEX},
+            "dedup": {"index": INDEX, "collections": {"exam": "exam"}},
             "publish": {"merkle_root": merkle_root()},
         }.get(stage, {})
         runs.append(row | {"recipe": json.dumps(RECIPE[stage]), "metrics": json.dumps(metrics)})

@@ -176,6 +176,23 @@ def test_exact_and_similar_copies_of_an_evaluation_set(release, tmp_path):
     assert [i for i in IDS if i in findings] == IDS[:2]
 
 
+def test_of_a_set_that_is_another_store_what_that_had_then_counts(release, tmp_path):
+    content = tables() | {"collections": [], "references": [{"collection": "exam@7", "image_id": REFERENCE}]}
+    for row in content["runs"]:
+        row["metrics"] = row["metrics"].replace('"exam": "exam"', '"exam": "exam@7"')
+    content["edges"] = [
+        {"index": INDEX, "collection": name, "lower_id": image_id, "higher_id": other, "similarity": 0.9}
+        for name, image_id, other in [
+            ("exam@7", IDS[0], REFERENCE),
+            ("exam@7", IDS[1], "no longer in its pool"),
+            ("exam@6", IDS[2], REFERENCE),  # the store that was there before
+        ]
+    ]
+    statuses, findings = internal(release, tmp_path, content)
+    assert only(statuses) == {"contamination": Status.FAIL}
+    assert [i for i in IDS if i in findings] == IDS[:1]
+
+
 @pytest.mark.parametrize("request_", [{"image_id": IDS[3]}, {"url": url(IDS[3])}])
 def test_a_takedown_that_was_not_done(release, tmp_path, request_):
     content = tables()
