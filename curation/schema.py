@@ -266,7 +266,7 @@ REFERENCES = Table(
 )
 
 COMPONENTS = Table(
-    "components",  # every image with at least one edge within the pool
+    "components",  # every image with an edge within the pool, evaluation copies and their edges left out
     _schema(
         image_id=pa.string(),
         component=pa.string(),  # lowest image_id of the component
@@ -274,7 +274,7 @@ COMPONENTS = Table(
         witness=pa.string(),  # the most similar neighbour; the representative where it is one
         similarity=pa.float32(),  # to the witness
     ),
-    version=2,
+    version=3,
 )
 
 FOREST = Table(

@@ -47,17 +47,19 @@ def decide(facts: pa.Table, mode: Mode, references: Mapping[str, tuple[float, Sc
 
     Returns:
         Rows as in ``DECIDED``. An image goes as a copy for one reference: one with an edge to it rather than to its
-        component, then the most similar, then the set that is named first.
+        component, then the most similar, then the set that is named first. Copies go first, and who stays is decided
+        among the others: nothing is dropped for an image that goes itself. Trees and counts are of all images.
     """
     images = facts.filter(pc.equal(facts["kind"], IMAGE)).select(QUALITIES.names)
     assert not images["width"].null_count + images["size_bytes"].null_count, "an image was not screened or indexed"
     edges = facts.filter(pc.equal(facts["kind"], EDGE)).select(PAIRS.names)
-    resolved = {name: near_duplicates(images, edges, name) for name in ("paper", "witness")}
-    counts = {
-        f"near_duplicates_{name}": pc.sum(pc.not_equal(table["image_id"], table["representative"])).as_py() or 0
-        for name, table in resolved.items()
-    }
-    chosen = resolved[mode]
+    copies, counts = _copies(facts, edges, references)
+    for each in ("paper", "witness"):
+        found = near_duplicates(images, edges, each)
+        dropped = pc.sum(pc.not_equal(found["image_id"], found["representative"]))
+        counts[f"near_duplicates_{each}"] = dropped.as_py() or 0
+    left = [pc.invert(pc.is_in(edges[end], copies["image_id"].combine_chunks())) for end in ("lower_id", "higher_id")]
+    chosen = near_duplicates(images, edges.filter(pc.and_(*left)), mode)
     parts = [
         _rows(
             COMPONENT,
@@ -68,21 +70,24 @@ def decide(facts: pa.Table, mode: Mode, references: Mapping[str, tuple[float, Sc
             representative=chosen["representative"],
         ),
         _trees(images["image_id"].combine_chunks().sort(), edges),
+        copies,
+        _rows(COUNT, image_id=list(counts), number=list(counts.values())),
     ]
-    copies = []
+    return pa.concat_tables(parts).combine_chunks()
+
+
+def _copies(
+    facts: pa.Table, edges: pa.Table, references: Mapping[str, tuple[float, Scope]]
+) -> tuple[pa.Table, dict[str, int]]:
+    """One row for every image that goes as a copy, and how many would go in each scope."""
+    copies: list[dict[str, Any]] = []
+    counts: dict[str, int] = {}
     for order, (name, (threshold, scope)) in enumerate(references.items()):
         mine = facts.filter(pc.equal(facts["kind"], f"set:{name}")).select(PAIRS.names)
         found = {each: evaluation_copies(edges, mine, each) for each in ("component", "direct")}
         counts |= {f"copies_{name}_{each}": table.num_rows for each, table in found.items()}
-        copies.append(
-            found[scope]
-            .append_column("threshold", pa.array([threshold] * len(found[scope]), pa.float64()))
-            .append_column("order", pa.array([order] * len(found[scope]), pa.int32()))
-        )
-    if copies:
-        parts.append(_best(pa.concat_tables(copies)))
-    parts.append(_rows(COUNT, image_id=list(counts), number=list(counts.values())))
-    return pa.concat_tables(parts).combine_chunks()
+        copies += [row | {"threshold": threshold, "order": order} for row in found[scope].to_pylist()]
+    return _best(copies), counts
 
 
 def _trees(ids: pa.Array, edges: pa.Table) -> pa.Table:
@@ -92,10 +97,10 @@ def _trees(ids: pa.Array, edges: pa.Table) -> pa.Table:
     return _rows(TREE, image_id=ends[0], other_id=ends[1], similarity=forest.similarities)
 
 
-def _best(copies: pa.Table) -> pa.Table:
+def _best(copies: list[dict[str, Any]]) -> pa.Table:
     """One row for every image that goes as a copy."""
     rows = sorted(
-        copies.to_pylist(),
+        copies,
         key=lambda row: (row["image_id"], row["via"] is not None, -row["similarity"], row["order"], row["reference"]),
     )
     first = {row["image_id"]: row for row in reversed(rows)}

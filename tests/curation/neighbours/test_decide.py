@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from curation.neighbours.components import connected_components
 from curation.neighbours.decide import COMPONENT, COPY, COUNT, EDGE, FACTS, IMAGE, TREE, decide
 
+QUALITY = {"eligible": True, "width": 100, "height": 100, "crawled_at": None}
 REFERENCES = {"exam": (0.4, "component"), "quiz": (0.5, "direct")}
 
 
@@ -22,10 +23,9 @@ def facts(seed, n=40, m=30):
         {"kind": EDGE, "lower_id": ids[a], "higher_id": ids[b], "similarity": s, "label": labels[a]}
         for (a, b), s in zip(pairs, rng.uniform(0.6, 1, len(pairs)), strict=True)
     ]
-    quality = {"eligible": True, "width": 100, "height": 100, "crawled_at": None}
     in_pairs = {node for pair in pairs for node in pair}
     rows += [
-        {"kind": IMAGE, "image_id": ids[i], "size_bytes": int(rng.integers(9)), "label": labels[i]} | quality
+        {"kind": IMAGE, "image_id": ids[i], "size_bytes": int(rng.integers(9)), "label": labels[i]} | QUALITY
         for i in in_pairs
     ]
     for name in REFERENCES:
@@ -59,12 +59,27 @@ def test_buckets_do_not_show(seed, buckets, mode):
 
 
 @pytest.mark.parametrize("mode", ["witness", "paper"])
+def test_nobody_goes_for_an_image_that_is_a_copy_of_an_evaluation_image(mode):
+    rows = [{"kind": EDGE, "lower_id": "a", "higher_id": other, "similarity": 0.7} for other in "bc"]
+    rows += [
+        {"kind": IMAGE, "image_id": i, "size_bytes": size} | QUALITY for i, size in zip("abc", (9, 5, 4), strict=True)
+    ]
+    rows.append({"kind": "set:quiz", "lower_id": "a", "higher_id": "x", "similarity": 0.9})
+    found = decide(table(rows), mode, REFERENCES).to_pylist()
+    assert [row["image_id"] for row in found if row["kind"] == COPY] == ["a"]
+    assert not [row for row in found if row["kind"] == COMPONENT], "nothing links the other two"
+    counts = {row["image_id"]: row["number"] for row in found if row["kind"] == COUNT}
+    assert counts["near_duplicates_witness"] == 2, "counted before copies go"
+
+
+@pytest.mark.parametrize("mode", ["witness", "paper"])
 def test_counts_are_of_what_is_decided(mode):
     found = decide(table(facts(3)), mode, REFERENCES).to_pylist()
     counts = {row["image_id"]: row["number"] for row in found if row["kind"] == COUNT}
     of = {kind: [row for row in found if row["kind"] == kind] for kind in (COMPONENT, COPY, TREE)}
-    gone = [row for row in of[COMPONENT] if row["representative"] != row["image_id"]]
-    assert len(gone) == counts[f"near_duplicates_{mode}"]
+    copies = {row["image_id"] for row in of[COPY]}
+    assert copies
+    assert not copies & {row[end] for row in of[COMPONENT] for end in ("image_id", "representative")}
     assert counts["near_duplicates_witness"] < counts["near_duplicates_paper"] == len(of[TREE])
     assert counts["copies_exam_direct"] <= counts["copies_exam_component"]
     assert len({row["image_id"] for row in of[COPY]}) == len(of[COPY])
