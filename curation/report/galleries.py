@@ -140,14 +140,14 @@ def num_groups(found: Collected) -> int:
 
 
 def components(found: Collected, thumbnails: Thumbnails) -> list[Group]:
-    """The largest groups of near-duplicates, the representative first."""
+    """The largest groups of near-duplicates, first those that stay."""
     return [
         Group(
             f"{len(members):,} images",
             len(members),
             [
                 thumbnails.of(
-                    m.image_id, "stands for the group" if m.is_representative else f"similarity {m.similarity:.3f}"
+                    m.image_id, "stays" if m.is_representative else f"goes, similarity {m.similarity:.3f} to witness"
                 )
                 for m in members[:PER_COMPONENT]
             ],

@@ -48,7 +48,7 @@ RULES = {
     "pca_hash_duplicate": "The PCA hash equals that of an image that was kept.",
     "nsfw": "A detector's score for unsafe content reaches the recipe's threshold.",
     "embedding_failed": "The descriptor could not be computed.",
-    "near_duplicate": "The copy descriptor links it to its witness, another image of a group that keeps one at most.",
+    "near_duplicate": "The descriptor links it to its witness: an image that stays, or by mode paper one of its group.",
     "evaluation_copy": "The copy descriptor links it, or the group it belongs to, to an image of an evaluation set.",
     "not_retrieved": "No query set asked for it.",
     "over_cap": "A query set asked for it, but its cap was reached.",
