@@ -7,6 +7,7 @@ Spark does itself, or leaves to an array of GPU machines: ``runtime.embed.by=arr
 
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -27,7 +28,7 @@ from spark_jobs.events import EventLog
 from spark_jobs.index import imported_files
 from spark_jobs.ledger import ledger_rows
 from spark_jobs.stage import Context, Stage, main
-from spark_jobs.tables import Outcome
+from spark_jobs.tables import Outcome, RunKey, Tables
 
 _PLANNED = pa.schema([("name", pa.string()), ("num_images", pa.int64())])
 _DONE = pa.schema(
@@ -114,7 +115,7 @@ def _add_missing(context: Context, models: dict[str, Embedder], wanted: DataFram
         )
     for name, plan in planned.items():
         effort = _work(context, plan, left[name])
-        store.adopt(tables[name], _parts(store, plan), context.run)
+        store.adopt(tables[name], _parts(store, plan, plan.units), context.run)
         plans.remove_plan(store, plan.key)
         done = {"planned": plan.num_images, "images": effort.images, "failed": effort.failed, **effort.shares()}
         EventLog(store.path("logs", "run.jsonl")).write("embedded", table=plan.table, model=plan.digest, **done)
@@ -123,6 +124,10 @@ def _add_missing(context: Context, models: dict[str, Embedder], wanted: DataFram
 def _plan(context: Context, table: Table, spec: EmbedderSpec, model: Embedder, wanted: DataFrame) -> Plan:
     """The plan that a run which was killed has left, or a new one."""
     store, limit = context.store, context.config.recipe.embed.max_pixels
+    live = [plan for plan in plans.plans(store) if plan.table == table.name]
+    current = plans.key_of(table.name, store.version(table), model.digest, limit, context.run.inputs)
+    if any(plan.key != current for plan in live):
+        _adopt_abandoned(store, table, live, context.run)
     version = store.version(table)
     key = plans.key_of(table.name, version, model.digest, limit, context.run.inputs)
     if (found := plans.read_plan(store, key)) is not None:
@@ -149,6 +154,25 @@ def _plan(context: Context, table: Table, spec: EmbedderSpec, model: Embedder, w
     plan = Plan(key, table.name, version, spec.model_dump_json(), model.digest, limit, units)
     plans.write_plan(store, plan)
     return plan
+
+
+def _adopt_abandoned(store: Tables, table: Table, live: list[Plan], run: RunKey) -> None:
+    """Add what has been done of plans for other input, and remove them: an embedding is a fact whoever asked for it.
+
+    Of two plans for one model, which may name the same images, the one that is further ahead is taken.
+    """
+    done = {plan.key: sorted(set(plan.units) - set(plans.pending(store, plan))) for plan in live}
+    ahead = sorted(live, key=lambda plan: (sum(unit.num_images for unit in done[plan.key]), plan.key))
+    parts = {plan.digest: _parts(store, plan, done[plan.key]) for plan in ahead}  # the last of a model stays
+    found = [part for each in parts.values() for part in each]
+    if found:
+        keys = "-".join(plan.key for plan in live)
+        store.adopt(table, found, replace(run, run_id=f"plans-{keys}"))  # the run itself has yet to add its own
+        EventLog(store.path("logs", "run.jsonl")).write(
+            "adopted", table=table.name, plans=len(live), images=sum(part["rows"] for part in found)
+        )
+    for plan in live:
+        plans.remove_plan(store, plan.key)
 
 
 def _pieces(batches: Iterable[pa.RecordBatch], size: int) -> Iterator[pa.Table]:
@@ -192,8 +216,8 @@ def _work(context: Context, plan: Plan, left: list[Unit]) -> Effort:
     return total
 
 
-def _parts(store: Store, plan: Plan) -> list[dict[str, Any]]:
-    """The files of a plan that has been done, as a commit names them."""
+def _parts(store: Store, plan: Plan, units: Iterable[Unit]) -> list[dict[str, Any]]:
+    """The files of a plan's units that have been done, as a commit names them."""
     filesystem, root = locate(store.table_uri(plan.table))
 
     def part(unit: Unit) -> dict[str, Any]:
@@ -201,7 +225,7 @@ def _parts(store: Store, plan: Plan) -> list[dict[str, Any]]:
         return {"path": name, "size": filesystem.size(f"{root}/{name}"), "rows": plans.num_rows(store, plan, unit)}
 
     with ThreadPoolExecutor(_THREADS) as pool:
-        return [found for found in pool.map(part, plan.units) if found["rows"]]
+        return [found for found in pool.map(part, units) if found["rows"]]
 
 
 def tables(config: CurationConfig) -> tuple[schema.Table, ...]:

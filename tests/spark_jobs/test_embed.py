@@ -150,8 +150,14 @@ def test_what_an_array_has_embedded_the_stage_adds(run_stages, tmp_path):
         run_stages(by_array, until="embed")
     command = [sys.executable, "-m", "curation.descriptors.array", by_array.store, "--cluster", "debug"]
     subprocess.run(command, check=True)
-    run_stages(by_array, until="embed")
     store = Store(by_array.store)
+    put(tmp_path, [7])  # while the jobs ran; what they did is not done again
+    with pytest.raises(ValueError, match="2 of 2 units are to be embedded"):
+        run_stages(by_array, until="embed")
     assert len(facts(store)) == 8
-    assert store.runs()["embed"].kept == 7
+    subprocess.run(command, check=True)
+    run_stages(by_array, until="embed")
+    assert len(facts(store)) == 9
+    assert store.runs()["embed"].kept == 8
+    assert not find_waste(store)
     assert dataclasses.asdict(store.runs()["embed"])["metrics"]["classical_scene"]["collection_images_lost"] == 0
