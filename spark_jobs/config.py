@@ -140,7 +140,8 @@ class Dedup(Section):
     references: dict[str, Reference] = {}  # of some of them: what they have of their own
     reference_threshold: float = Field(ge=-1, le=1)
     reference_scope: Literal["component", "direct"] = "component"
-    max_component_share: float = Field(0.01, gt=0, le=1)  # of the pool; a larger component stops the run
+    # of the pool; a larger component stops the run, but never one of up to 1,000 images, whatever their share
+    max_component_share: float = Field(0.01, gt=0, le=1)
     certificate_sample: int = Field(1000, ge=0)  # images whose edges are looked for again, exactly; 0: none
 
     @model_validator(mode="after")
