@@ -32,6 +32,12 @@ def counts(store: Store, thresholds: list[float] | None = None) -> list[Count]:
         raise ValueError(
             f"{store.uri}: dedup has not run there; run python -m spark_jobs.run with a recipe of this store"
         )
+    if run.recipe.get("normalise") is not None:
+        raise ValueError(
+            f"{store.uri}: its recipe.dedup.normalise weighs each pair's threshold by a background, so the forest's "
+            "similarities tell nothing of other thresholds; run dedup with recipe.dedup.threshold at each, which "
+            "searches no pair again above the present one"
+        )
     floor = float(run.recipe["threshold"])
     if thresholds is None:
         first = math.floor(floor / _STEP) + 1
