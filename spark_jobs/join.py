@@ -28,6 +28,7 @@ from curation.neighbours.quantiser import Quantiser
 from curation.schema import POOL
 from curation.store import Store, locate, open_uri
 from curation.whole_files import put_whole, whole_file
+from spark_jobs.sampling import sample as by_id
 from spark_jobs.stage import Context
 from spark_jobs.tables import absolute
 
@@ -171,7 +172,7 @@ class Index:
             threshold: of the edges.
             sample: images, the last by id; the lists of a spill join are trained on the first.
         """
-        rows = vectors.orderBy(F.col("image_id").desc()).limit(sample).collect()
+        rows = by_id(vectors, sample, last=True)
         if not rows:
             return certificate.certify(0, np.empty(0), np.empty(0))
         queries = _matrix([bytes(row["vector"]) for row in rows])
@@ -238,7 +239,7 @@ def open_index(context: Context, model: str, pool: DataFrame) -> Index:
 
 def _trained(pool: DataFrame, num_lists: int, sample: int, seed: int) -> Quantiser:
     """Trained on the images that come first by id, which are a random sample."""
-    rows = pool.orderBy("image_id").limit(sample).select("vector").collect()
+    rows = by_id(pool, sample)
     if len(rows) < num_lists:
         raise ValueError(
             f"recipe.dedup.join.num_lists={num_lists}: the pool has {len(rows)} images; give fewer lists, or "

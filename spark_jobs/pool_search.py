@@ -21,6 +21,7 @@ from curation.schema import POOL
 from curation.selection.retrieval import sample_based
 from spark_jobs import vectors
 from spark_jobs.config import Search
+from spark_jobs.sampling import sample
 from spark_jobs.stage import Context
 
 _QUERIES = 4096  # of a task, on average; results do not depend on it
@@ -74,9 +75,9 @@ def _codebook(pool: DataFrame, search: Search, seed: int) -> Codebook | None:
     """Trained on the images that come first by id, which is a random sample; None for exact search."""
     if search.method == "flat":
         return None
-    rows = pool.orderBy("image_id").limit(search.sample).select("vector").collect()
-    sample = vectors.matrix([row["vector"] for row in rows]).copy()  # torch wants to be able to write
-    return Codebook.train(sample, search.num_lists, search.code_bytes, seed)
+    rows = sample(pool, search.sample)
+    training = vectors.matrix([row["vector"] for row in rows]).copy()  # torch wants to be able to write
+    return Codebook.train(training, search.num_lists, search.code_bytes, seed)
 
 
 def _task(codebook: Codebook | None, probing: Probing, k: int):  # noqa: ANN202  (Spark reads the inner annotations)
