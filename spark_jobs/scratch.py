@@ -9,7 +9,7 @@ from pyspark.sql import DataFrame
 from curation.store import locate
 from spark_jobs.stage import Context
 
-FOLDER = "scratch"  # below the store; what a killed run leaves there, the next run or vacuum removes
+FOLDER = "scratch"  # below the store; what a killed run leaves there, the next one or vacuum removes
 
 
 @dataclass(frozen=True)
@@ -30,11 +30,13 @@ class Scratch:
 
 @contextmanager
 def scratch(context: Context) -> Iterator[Scratch]:
-    """A folder for the ``with`` block, empty at its start."""
+    """A folder for the ``with`` block, gone at its end; what is there before it, a killed run has left."""
+    _remove(context.store.path(FOLDER))
     root = context.store.path(FOLDER, context.run.run_id)
-    _remove(root)
-    yield Scratch(root)
-    _remove(root)
+    try:
+        yield Scratch(root)
+    finally:
+        _remove(root)
 
 
 def _remove(uri: str) -> None:
