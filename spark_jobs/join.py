@@ -212,7 +212,7 @@ def open_index(context: Context, model: str, pool: DataFrame) -> Index:
         pool: (image_id, vector), what the lists are trained on where the store has none.
 
     Raises:
-        ValueError: the recipe's quantiser has another hash, or there are fewer vectors than lists.
+        ValueError: the recipe's quantiser has another hash or does not fit, or there are fewer vectors than lists.
     """
     join, store = context.config.recipe.dedup.join, context.store
     if join.method == "exact":
@@ -226,6 +226,7 @@ def open_index(context: Context, model: str, pool: DataFrame) -> Index:
                 f"recipe.dedup.join.quantiser.path={join.quantiser.path}: its SHA-256 is {digest}, "
                 f"not {join.quantiser.sha256}"
             )
+        _check_lists(join.quantiser.path, data, join.spill, pool)
         name = digest[:16]
     else:
         settings = f"{model}\0{join.num_lists}\0{join.sample}\0{join.seed}"
@@ -235,6 +236,25 @@ def open_index(context: Context, model: str, pool: DataFrame) -> Index:
     if not filesystem.exists(path):
         put_whole(filesystem, path, data or _trained(pool, join.num_lists, join.sample, join.seed).to_bytes())
     return Index(context, IndexKey(model, _lists(uri).digest, join.spill), uri)
+
+
+def _check_lists(path: str, data: bytes, spill: int, pool: DataFrame) -> None:
+    """Raise a ValueError where a file of the recipe holds no lists that the pool can be put in."""
+    try:
+        num_lists, dim = Quantiser.from_bytes(data).centroids.shape
+    except ValueError as error:
+        raise ValueError(f"recipe.dedup.join.quantiser.path={path}: {error}; name a file of some models/") from error
+    if num_lists < spill:
+        raise ValueError(
+            f"recipe.dedup.join.spill={spill}: recipe.dedup.join.quantiser.path={path} has {num_lists} lists; "
+            "lower spill, or name another file"
+        )
+    some = pool.select("vector").first()
+    if some is not None and len(some["vector"]) != 2 * dim:
+        raise ValueError(
+            f"recipe.dedup.join.quantiser.path={path}: its lists are of vectors of {dim} values, but the model "
+            f"gives {len(some['vector']) // 2}; name lists trained on this model, or leave the key out"
+        )
 
 
 def _trained(pool: DataFrame, num_lists: int, sample: int, seed: int) -> Quantiser:

@@ -6,15 +6,18 @@ import os
 import shutil
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from curation import thresholds
+from curation import schema, thresholds
 from curation.neighbours.components import connected_components
 from curation.neighbours.quantiser import Quantiser
 from curation.neighbours.similarity import pair_similarities
 from curation.schema import DROP
 from spark_jobs import dedup
+from spark_jobs.stage import Context
+from spark_jobs.tables import RunKey
 from tests.spark_jobs.equality import rows
 from tests.spark_jobs.pool import Pool, against, planted
 
@@ -123,8 +126,10 @@ def test_another_store_as_reference_the_guard_and_every_threshold(spark, tmp_pat
     pool = Pool(spark, tmp_path / "pool", [*named, *own])
     pool.embed(vectors)
     monkeypatch.setattr(dedup, "_SMALL", 1)
+    (tmp_path / "pool/store/scratch/of-a-killed-run").mkdir(parents=True)
     with pytest.raises(ValueError, match=r"one component holds 5 of \d+ images.*Components by size: \d+ of 5, "):
         pool.dedup()
+    assert not list((tmp_path / "pool/store/scratch").glob("*"))
     found = rows(pool.store, "edges")
     assert edges(pool.store, "other") == similar(vectors, 0.7, others)
     report = pool.dedup("recipe.dedup.max_component_share=1.0", "recipe.dedup.k=1")
@@ -184,6 +189,32 @@ def test_another_store_is_known_by_its_index_wherever_it_lies(spark, tmp_path):
     other.dedup()
     assert copies(more, other.store.uri) == expected(more, leaks)
     assert tiles() > first
+
+
+def test_what_cannot_be_used_is_named_before_anything_is_joined(spark, tmp_path):
+    vectors = planted(0, 3, 3)
+    pool = Pool(spark, tmp_path, against("exam"))
+    pool.embed(vectors, {"exam": planted(1, 1, 1)})
+    few = quantiser(tmp_path, planted(0, 30, 60))[0].replace('"spill": 2', '"spill": 65').replace('s": 64', 's": 99')
+    with pytest.raises(ValueError, match=r"recipe.dedup.join.spill=65: .*lists.bin has 64 lists; lower spill"):
+        pool.dedup(few)
+    other = quantiser(tmp_path, planted(0, 30, 60, dim=16))
+    with pytest.raises(ValueError, match=r"lists.bin: its lists are of vectors of 16 values, but .*gives 32"):
+        pool.dedup(*other)
+    assert pool.store.table("tiles").num_rows == 0
+    with pytest.raises(ValueError, match=r"sources.stores.other=/nowhere: no index is there; name a store in which"):
+        pool.dedup("sources.stores.other=/nowhere")
+    store = pool.store
+    row = {"collection": "lost", "image_id": "0" * 32, "path": "a.jpg"}
+    store.write(
+        schema.COLLECTIONS, pa.Table.from_pylist([row], schema.COLLECTIONS.schema), RunKey("embed", "x", {}, {})
+    )
+    # what the stage does, without the check that its input is still there
+    context = Context(spark, store, pool.config(*against("lost")), RunKey("dedup", "y", {}, {}))
+    with pytest.raises(
+        ValueError, match=r"'lost', of whose 1 pictures none could be embedded; mend sources.collections"
+    ):
+        dedup.run(context)
 
 
 def meeting(pairs, vectors):
