@@ -37,11 +37,11 @@ def run(context: Context) -> Outcome:
     model = store.runs()["embed"].metrics[recipe.model]["digest"]
     store.ensure(schema.TILES, schema.EDGES)
     kept = store.kept(spark, "embed").select("image_id")
-    pool = _embedded(context, model).join(kept, "image_id", "left_semi")
+    pool = _embedded(context).join(kept, "image_id", "left_semi")
     index = open_index(context, model, pool)
     index.add(POOL, pool)
     index.join(POOL, recipe.threshold)
-    references = {name: _reference(context, index, model, name) for name in recipe.against}
+    references = {name: _reference(context, index, name) for name in recipe.against}
     for name, reference in references.items():
         index.join(reference.collection, recipe.reference(name)[0], reference.store)
     store.write(schema.REFERENCES, _elsewhere(context, index, references), context.run)
@@ -78,10 +78,8 @@ def run(context: Context) -> Outcome:
     return Outcome(num_pool, rows, metrics)
 
 
-def _embedded(context: Context, model: str) -> DataFrame:
-    """Rows (image_id, vector) of all that the recipe's model has ever embedded, in whichever set it was."""
-    rows = context.store.frame(context.spark, schema.embeddings(context.config.recipe.dedup.model))
-    return rows.where((F.col("model") == model) & F.col("vector").isNotNull()).select("image_id", "vector")
+def _embedded(context: Context) -> DataFrame:
+    return vectors.frame_of(context.store, context.spark, context.config.recipe.dedup.model)
 
 
 @dataclass(frozen=True)
@@ -99,7 +97,7 @@ class _Reference:
     store: str | None = None
 
 
-def _reference(context: Context, index: Index, model: str, name: str) -> _Reference:
+def _reference(context: Context, index: Index, name: str) -> _Reference:
     """Add a reference set to the index.
 
     Raises:
@@ -112,7 +110,7 @@ def _reference(context: Context, index: Index, model: str, name: str) -> _Refere
         return _Reference(collection, other.kept(context.spark, "embed").select("image_id"), uri)
     ids = context.store.frame(context.spark, schema.COLLECTIONS).where(F.col("collection") == name)
     ids = ids.select("image_id").distinct()
-    found = _embedded(context, model).join(ids, "image_id", "left_semi")
+    found = _embedded(context).join(ids, "image_id", "left_semi")
     if found.isEmpty():
         if num_images := ids.count():
             raise ValueError(
@@ -148,8 +146,7 @@ def _edges(context: Context, index: Index, kept: DataFrame) -> DataFrame:
         edges = edges.join(kept.withColumnRenamed("image_id", end), end, "left_semi")
     if recipe.normalise is not None:
         background = vectors.load(context.store, recipe.model, recipe.normalise.background).vectors
-        embedded = vectors.frame_of(context.store, context.spark, recipe.model)
-        edges = that_stand_out(edges, embedded, background, recipe.normalise, recipe.threshold)
+        edges = that_stand_out(edges, _embedded(context), background, recipe.normalise, recipe.threshold)
     if recipe.k is None:
         return edges
     one = F.struct(F.col("lower_id").alias("node"), F.col("higher_id").alias("other"))

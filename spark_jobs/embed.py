@@ -27,6 +27,7 @@ from spark_jobs.config import CurationConfig
 from spark_jobs.events import EventLog
 from spark_jobs.index import imported_files
 from spark_jobs.ledger import ledger_rows
+from spark_jobs.scratch import scratch
 from spark_jobs.stage import Context, Stage, main
 from spark_jobs.tables import Outcome, RunKey, Tables
 
@@ -35,20 +36,20 @@ _DONE = pa.schema(
     [(name, pa.int64()) for name in ("images", "failed")]
     + [(f"{name}_s", pa.float64()) for name in ("read", "decode", "model", "write")]
 )
+_PASSED_OVER_SHOWN = 5
 _THREADS = 16  # that ask the file system for the sizes of parts
 
 
 def run(context: Context) -> Outcome:
     """Write ``collections``, add to one embeddings table a model; an image that a model cannot embed is dropped."""
     spark, store, recipe = context.spark, context.store, context.config.recipe.embed
-    store.write(schema.COLLECTIONS, _collections(context), context.run)
+    metrics = _write_collections(context)
     pool_ids = store.kept(spark, "screen").select("image_id")
     members = store.frame(spark, schema.COLLECTIONS)
     wanted = _wanted(pool_ids.join(store.frame(spark, schema.IMAGES), "image_id"), members)
 
     models = {name: load_embedder(spec) for name, spec in recipe.models.items()}
     _add_missing(context, models, wanted)
-    metrics: dict[str, Any] = {}
     failed: DataFrame | None = None
     for name, model in models.items():
         table = schema.embeddings(name)
@@ -73,11 +74,24 @@ def run(context: Context) -> Outcome:
     return Outcome(pool_ids.count(), rows, metrics)
 
 
-def _collections(context: Context) -> DataFrame:
-    """One row for every picture of every collection: of a folder, of tars or of Parquet in it."""
-    files = imported_files(context, context.config.sources.collections).where(F.col("image_id").isNotNull())
-    place = F.split("path", ":", 2)
-    return files.withColumns({"collection": place[0], "path": place[1]})
+def _write_collections(context: Context) -> dict[str, Any]:
+    """Write ``collections``: a row for every picture of every collection, of a folder or of tars or Parquet in it.
+
+    Returns:
+        ``collection_files_passed_over``, how many files are no pictures, with the first of them: what a set was to
+        hold and does not, nothing is compared with.
+    """
+    with scratch(context) as folder:
+        files = folder.keep("files", imported_files(context, context.config.sources.collections))
+        place = F.split("path", ":", 2)
+        pictures = files.where(F.col("image_id").isNotNull()).withColumns({"collection": place[0], "path": place[1]})
+        context.store.write(schema.COLLECTIONS, pictures, context.run)
+        rest = files.where(F.col("image_id").isNull())
+        first = rest.select("path", "reason").orderBy("path").limit(_PASSED_OVER_SHOWN).collect()
+        return {
+            "collection_files_passed_over": rest.count(),
+            "collection_files_passed_over_first": [f"{row['path']}: {row['reason']}" for row in first],
+        }
 
 
 def _wanted(pool: DataFrame, members: DataFrame) -> DataFrame:
@@ -197,7 +211,7 @@ def _work(context: Context, plan: Plan, left: list[Unit]) -> Effort:
     if not left:
         return total
     uri, threads = context.store.uri, context.config.runtime.embed.threads
-    small = Plan(**{**plan.__dict__, "units": ()})  # tasks need the names of their own units only
+    small = replace(plan, units=())  # tasks need the names of their own units only
 
     def embed(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
@@ -233,13 +247,20 @@ def tables(config: CurationConfig) -> tuple[schema.Table, ...]:
     return (schema.COLLECTIONS, *(schema.embeddings(name) for name in config.recipe.embed.models))
 
 
+def notes(metrics: dict[str, Any]) -> list[str]:
+    """What a user should see of a finished run."""
+    count, first = metrics["collection_files_passed_over"], metrics["collection_files_passed_over_first"]
+    return [f"collections: {count:,} files are no pictures and were passed over: {', '.join(first)}"] if count else []
+
+
 STAGE = Stage(
     name="embed",
-    version=2,
+    version=3,
     after="screen",
     sources=("collections",),
     writes=tables,
     run=run,
+    notes=notes,
 )
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from pyspark.sql.pandas.types import from_arrow_schema
 from curation import schema
 from curation.neighbours import certificate, tiles
 from curation.neighbours.certificate import Certificate
-from curation.neighbours.index import TILE_ROWS, IndexKey, Reader, Tile, blocks, read_ids, write_shard
+from curation.neighbours.index import TILE_ROWS, IndexKey, Reader, Tile, blocks, read_ids, write_tiles
 from curation.neighbours.join import meeting_list
 from curation.neighbours.quantiser import Quantiser
 from curation.schema import POOL
@@ -31,6 +31,7 @@ from curation.whole_files import put_whole, whole_file
 from spark_jobs.sampling import sample as by_id
 from spark_jobs.stage import Context
 from spark_jobs.tables import absolute
+from spark_jobs.vectors import as_float32, matrix
 
 _SHARD_ROWS = 2**17  # vectors of a shard, about: 128 MiB at 512 dimensions
 _PART_TILES = 16  # tiles of one list that lie in one shard, about
@@ -79,7 +80,7 @@ class Index:
         """The pairs above a threshold that joins have found, whether or not their images are still there."""
         rows = self.context.store.frame(self.context.spark, schema.EDGES)
         mine = (F.col("index") == self.name) & (F.col("collection") == collection)
-        return rows.where(mine & (F.col("similarity") > _float32(threshold))).drop("index", "collection")
+        return rows.where(mine & (F.col("similarity") > as_float32(threshold))).drop("index", "collection")
 
     def add(self, collection: str, vectors: DataFrame) -> int:
         """Add a snapshot: those vectors (image_id, vector) of a collection that the index lacks. Returns how many."""
@@ -175,7 +176,7 @@ class Index:
         rows = by_id(vectors, sample, last=True)
         if not rows:
             return certificate.certify(0, np.empty(0), np.empty(0))
-        queries = _matrix([bytes(row["vector"]) for row in rows])
+        queries = matrix([bytes(row["vector"]) for row in rows])
         search = _searcher([row["image_id"] for row in rows], queries, threshold)
         exact = vectors.select("image_id", "vector").mapInArrow(search, from_arrow_schema(_FOUND))
         found = self.edges(POOL, threshold).select("lower_id", "higher_id", F.lit(1).alias("found"))
@@ -265,7 +266,7 @@ def _trained(pool: DataFrame, num_lists: int, sample: int, seed: int) -> Quantis
             f"recipe.dedup.join.num_lists={num_lists}: the pool has {len(rows)} images; give fewer lists, or "
             "recipe.dedup.join.method=exact"
         )
-    return Quantiser.train(_matrix([bytes(row["vector"]) for row in rows]), num_lists, seed)
+    return Quantiser.train(matrix([bytes(row["vector"]) for row in rows]), num_lists, seed)
 
 
 @lru_cache(1)
@@ -283,7 +284,7 @@ def _assigner(quantiser: str | None, spill: int) -> Any:
                 continue
             lists = np.zeros((batch.num_rows, 1), np.int32)
             if quantiser is not None:
-                lists = _lists(quantiser).ranked(_matrix(batch.column("vector").to_pylist()), spill)
+                lists = _lists(quantiser).ranked(matrix(batch.column("vector").to_pylist()), spill)
             packed = pa.array([row.tobytes() for row in lists.astype("<i4")], pa.binary())
             row = pa.array(np.repeat(np.arange(batch.num_rows), lists.shape[1]))
             columns = [
@@ -313,7 +314,7 @@ def _shard_writer(store: str, folder: str, index: str, collection: str, snapshot
                     yield tile
 
             with whole_file(filesystem, f"{root}/{name}") as file:
-                write_shard(file, noted())
+                write_tiles(file, noted())
             columns = [pa.array(column, field.type) for column, field in zip(zip(*rows), schema.TILES.schema)]  # noqa: B905
             yield pa.RecordBatch.from_arrays(columns, schema=schema.TILES.schema)
 
@@ -325,7 +326,7 @@ def _cut(batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[int, int, bool, Ti
 
     def tile(rows: Sequence[tuple[str, bytes, bytes]]) -> Tile:
         ids, vectors, lists = zip(*rows, strict=True)
-        return Tile(pa.array(ids, pa.string()), _matrix(vectors), _matrix(lists, "<i4"))
+        return Tile(pa.array(ids, pa.string()), matrix(vectors), matrix(lists, "<i4"))
 
     def key(row: tuple[Any, ...]) -> tuple[int, int, bool, int]:
         return row[:4]
@@ -404,11 +405,7 @@ def _joiner(roots: tuple[str, str], index: str, collection: str, threshold: floa
 
 def _edges(index: str, collection: str, left: pa.Array, right: pa.Array, similarity: np.ndarray) -> pa.RecordBatch:
     if collection == POOL:
-        in_order = pa.compute.less(left, right)
-        left, right = (
-            pa.compute.if_else(in_order, left, right),
-            pa.compute.if_else(in_order, right, left),
-        )
+        left, right = _in_order(left, right)
     columns = [
         pa.array([index] * len(left), pa.string()),
         pa.array([collection] * len(left), pa.string()),
@@ -428,23 +425,19 @@ def _searcher(names: list[str], queries: np.ndarray, threshold: float) -> Any:
             if not batch.num_rows:
                 continue
             ids = batch.column("image_id").cast(pa.string())
-            pairs = tiles.between(queries, _matrix(batch.column("vector").to_pylist()), threshold)
+            pairs = tiles.between(queries, matrix(batch.column("vector").to_pylist()), threshold)
             left, right = query.take(pa.array(pairs.left)), ids.take(pa.array(pairs.right))
             other = pa.compute.not_equal(left, right)
             left, right = left.filter(other), right.filter(other)
-            in_order = pa.compute.less(left, right)
-            lower, higher = (
-                pa.compute.if_else(in_order, left, right),
-                pa.compute.if_else(in_order, right, left),
-            )
-            yield pa.RecordBatch.from_arrays([left, lower, higher], schema=_FOUND)
+            yield pa.RecordBatch.from_arrays([left, *_in_order(left, right)], schema=_FOUND)
 
     return search
 
 
-def _matrix(rows: Sequence[bytes], dtype: str = "<f2") -> np.ndarray:
-    """[n, d] of n values of one size."""
-    return np.frombuffer(b"".join(rows), dtype).reshape(len(rows), -1)
+def _in_order(left: pa.Array, right: pa.Array) -> tuple[pa.Array, pa.Array]:
+    """The lower and the higher id of every pair."""
+    is_lower = pa.compute.less(left, right)
+    return pa.compute.if_else(is_lower, left, right), pa.compute.if_else(is_lower, right, left)
 
 
 def _structs(places: Iterable[tuple[str, int]]) -> list[dict[str, Any]]:
@@ -465,8 +458,3 @@ def _as_number(threshold: float) -> int:
 def _as_threshold(number: int) -> float:
     bits = _LOWEST - number
     return float(np.array(bits if bits >= 0 else bits ^ 0x7FFFFFFF, np.int64).astype(np.int32).view(np.float32))
-
-
-def _float32(value: float) -> Any:
-    """A column's literal as float32 would have it, to be compared with one."""
-    return F.lit(float(np.float32(value)))

@@ -78,14 +78,14 @@ def run(context: Context) -> Outcome:
     this = Run(
         "publish", context.run.run_id, context.run.recipe, context.run.inputs, {}, len(ids), len(good), dropped, {}
     )
-    embedded = runs["embed"].metrics
+    embed = runs["embed"]
     manifest = write_release_files(
         uri,
         good.select(INDEX_SCHEMA.names).cast(INDEX_SCHEMA),
         _shards(good),
         {**runs, "publish": this},
         {stage: run.recipe for stage, run in {**runs, "publish": this}.items()},
-        {name: embedded[name]["digest"] for name in sorted(embedded)},
+        {name: embed.metrics[name]["digest"] for name in sorted(embed.recipe["models"])},
         _safety(store, runs["screen"], recipe.blur, good),
         recipe.name,
     )

@@ -157,8 +157,9 @@ def _of_plans(root: Path, live: Mapping[str, Plan]) -> Iterator[tuple[Path, str]
 
 
 def _of_indexes(store: Store, root: Path) -> Iterator[tuple[Path, str]]:
-    own = ~pc.match_substring(pc.field("collection"), "@")  # else another store's
-    shards = set(store.table("tiles", ["shard"], own)["shard"].to_pylist())
+    tiles = store.table("tiles", ["collection", "shard"]).select(["collection", "shard"])
+    elsewhere = pc.fill_null(pc.match_substring(tiles["collection"], "@"), False)  # another store's
+    shards = set(tiles.filter(pc.invert(elsewhere))["shard"].to_pylist())
     for path in _files(root / "indexes"):
         if path.relative_to(root).as_posix() not in shards:
             yield path, "a search index of a run that died"

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from curation import schema
@@ -60,10 +60,15 @@ def ids_of(frame: DataFrame) -> pa.Array:
 
 
 def frame_of(store: Tables, spark: SparkSession, model: str) -> DataFrame:
-    """The (image_id, vector) of every image, in a set or not, by the current model of a name."""
+    """The (image_id, vector) of every image ever embedded, in a set or not, by the current model of a name."""
     digest = store.runs()["embed"].metrics[model]["digest"]
     rows = store.frame(spark, schema.embeddings(model)).where((F.col("model") == digest) & F.col("vector").isNotNull())
-    return rows.select("image_id", "vector").dropDuplicates(["image_id"])
+    return rows.select("image_id", "vector")
+
+
+def as_float32(value: float) -> Column:
+    """A literal as float32 would have it, to be compared with a column of those."""
+    return F.lit(float(np.float32(value)))
 
 
 def write_shards(
@@ -95,6 +100,6 @@ def write_shards(
     return sorted(Path(row["path"]) for row in written)
 
 
-def matrix(vectors: Sequence[bytes]) -> np.ndarray:
-    """[n, d] float16 of rows as the tables hold them."""
-    return np.frombuffer(b"".join(vectors), "<f2").reshape(len(vectors), -1)
+def matrix(rows: Sequence[bytes], dtype: str = "<f2") -> np.ndarray:
+    """[n, d] of n rows of one size, as the tables hold them: of vectors, unless another ``dtype`` is told."""
+    return np.frombuffer(b"".join(rows), dtype).reshape(len(rows), -1)

@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from conf import entry_point
-from curation.neighbours.join import Spill
+from curation.neighbours.join import UNEQUAL, Spill
 from curation.neighbours.quantiser import NUM_ROUNDS, SAMPLE_PER_LIST
 
 # FLOP a second, all assumed; one AMX core gave 850e9 to 1150e9 in bfloat16 products alone, without scans
 RATES = MappingProxyType({"CPU core": 100e9, "AMX core": 400e9, "V100": 50e12, "H200": 450e12})
-IMBALANCE = 1.3  # mean square of the lists' lengths over the square of their mean, as k-means left them
 _BYTES = 2  # of a number of a stored vector
 _EDGE_BYTES = 20  # two int64 rows and a float32
 _SECONDS_AN_HOUR = 3600
@@ -45,7 +44,7 @@ def exact(num_vectors: float, dim: int) -> list[Cost]:
     return [Cost("every pair", float(num_vectors) ** 2 * dim, passes * num_vectors * dim * _BYTES)]
 
 
-def spilled(num_vectors: float, dim: int, method: Spill, imbalance: float = IMBALANCE) -> list[Cost]:
+def spilled(num_vectors: float, dim: int, method: Spill, imbalance: float = UNEQUAL) -> list[Cost]:
     """The steps of a spill join: training, the lists of every vector, the pairs of every list.
 
     In a list of h hosts there are on average m h vectors in all, and h rows are multiplied with all of them.
@@ -81,7 +80,7 @@ def main() -> int:
     parser.add_argument("--num-vectors", type=float, default=1.3e9)
     parser.add_argument("--dim", type=int, default=512)
     parser.add_argument("--spill", type=int, default=Spill().spill, help="nearest lists a vector is looked for in")
-    parser.add_argument("--num-lists", type=int, help="default: where finding lists costs what joining them does")
+    parser.add_argument("--num-lists", type=int, help="default: those with the least work in all")
     options = parser.parse_args()
     if options.num_vectors < 1 or options.dim < 1 or options.spill < 1 or (options.num_lists or 1) < 1:
         raise ValueError("--num-vectors, --dim, --spill and --num-lists: give 1 or more")

@@ -21,7 +21,7 @@ from curation.store import locate
 TILE_ROWS = 4096  # a product of two tiles is 64 MiB of float32, and 17 GFLOP at 512 dimensions
 _OPEN_SHARDS = 16
 
-Place = tuple[str, int]  # URI of a shard, number of the record batch
+TileKey = tuple[str, int]  # URI of a shard, number of the record batch
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def shard_schema(dim: int, num_lists_each: int) -> pa.Schema:
     )
 
 
-def write_shard(file: BinaryIO, tiles: Iterable[Tile]) -> None:
+def write_tiles(file: BinaryIO, tiles: Iterable[Tile]) -> None:
     """Write tiles as the record batches of one Arrow IPC file.
 
     Args:
@@ -111,25 +111,25 @@ class Reader:
 
     def __init__(self, keep: int = 2) -> None:
         self._keep = keep
-        self._tiles: OrderedDict[tuple[Place, ...], Tile] = OrderedDict()
+        self._tiles: OrderedDict[tuple[TileKey, ...], Tile] = OrderedDict()
         self._shards: OrderedDict[str, Any] = OrderedDict()
 
-    def read(self, places: Iterable[Place]) -> Tile:
+    def read(self, keys: Iterable[TileKey]) -> Tile:
         """The rows of some tiles as one.
 
         Raises:
             OSError: a shard is not there, or is not what was written.
         """
-        key = tuple(places)
+        key = tuple(keys)
         if key not in self._tiles:
             while len(self._tiles) >= self._keep:
                 self._tiles.popitem(last=False)
-            self._tiles[key] = Tile.concatenate([self._read_one(place) for place in key])
+            self._tiles[key] = Tile.concatenate([self._read_one(each) for each in key])
         self._tiles.move_to_end(key)
         return self._tiles[key]
 
-    def _read_one(self, place: Place) -> Tile:
-        shard, number = place
+    def _read_one(self, key: TileKey) -> Tile:
+        shard, number = key
         try:
             if shard not in self._shards:
                 while len(self._shards) >= _OPEN_SHARDS:
@@ -148,20 +148,20 @@ def read_ids(shard: str) -> Iterator[pa.Array]:
         yield reader.get_batch(number).column(0)
 
 
-def blocks(places: Sequence[tuple[Place, int]], rows: int = TILE_ROWS) -> list[tuple[Place, ...]]:
+def blocks(tiles: Sequence[tuple[TileKey, int]], rows: int = TILE_ROWS) -> list[tuple[TileKey, ...]]:
     """Pack the tiles of one list, which small snapshots leave many of, into blocks of at most ``rows`` rows.
 
     Args:
-        places: tiles and the number of rows of each, in an order of their own.
+        tiles: their keys and the number of rows of each, in an order of their own.
         rows: of a block; a larger tile is a block alone.
     """
-    packed: list[tuple[Place, ...]] = []
+    packed: list[tuple[TileKey, ...]] = []
     room = 0
-    for place, num_rows in places:
+    for key, num_rows in tiles:
         if not packed or num_rows > room:
             packed.append(())
             room = rows
-        packed[-1] += (place,)
+        packed[-1] += (key,)
         room -= num_rows
     return packed
 

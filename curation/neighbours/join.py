@@ -8,6 +8,7 @@ double the work for less than what one more visit brings (docs/results/join.md).
 
 import math
 import tempfile
+from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import IO
@@ -18,9 +19,10 @@ from curation.neighbours import tiles
 from curation.neighbours.compiled import compiled
 from curation.neighbours.compute import in_order
 from curation.neighbours.finite import refuse_non_finite
-from curation.neighbours.quantiser import SAMPLE_PER_LIST, Quantiser
-from curation.neighbours.tiles import BLOCK_ROWS, Pairs, Tile
+from curation.neighbours.quantiser import NUM_ROUNDS, SAMPLE_PER_LIST, Quantiser
+from curation.neighbours.tiles import BLOCK_ROWS, Pairs, Strips
 
+UNEQUAL = 1.3  # mean square of the lists' lengths over the square of their mean, as k-means left them
 _PLACES_BYTES = 2**28  # of the best pairs of crowded vectors; those that do not fit take another pass over the file
 
 
@@ -34,7 +36,8 @@ class Spill:
     """Pairs are compared of which one's nearest list is among the nearest few of the other.
 
     Attributes:
-        num_lists: the more, the less is compared and the more to find a vector's lists; None: where both cost the same.
+        num_lists: the more, the less is compared and the more it costs to train them and to find a vector's; None: that
+            many for which all of it together is the least work.
         spill: number of nearest lists that a vector is looked for in; the more, the more pairs are found.
         seed: of the quantiser's training.
     """
@@ -50,8 +53,16 @@ class Spill:
             raise ValueError(f"spill {self.spill}: give 1 or more, since a vector is in its nearest list at least")
 
     def lists_for(self, num_vectors: int) -> int:
-        """``num_lists``, or what is chosen for this many vectors."""
-        return self.num_lists or max(1, round((self.spill * num_vectors) ** 0.5))
+        """``num_lists``, or what is chosen for this many vectors.
+
+        For n vectors in m of K lists, products of vectors number r s K^2 in training (r rounds over s vectors a list),
+        n K for the lists of every vector, and UNEQUAL m n^2 / K for the pairs. The sum is least where
+        K^2 (n + 2 r s K) = UNEQUAL m n^2.
+        """
+        if self.num_lists is not None:
+            return self.num_lists
+        slope, aim = 2 * NUM_ROUNDS * SAMPLE_PER_LIST, UNEQUAL * self.spill * num_vectors**2
+        return bisect_left(range(1, max(2, num_vectors)), aim, key=lambda k: k * k * (num_vectors + slope * k)) + 1
 
 
 def join(
@@ -93,8 +104,8 @@ def join(
 
 
 def _exact(vectors: np.ndarray, threshold: float, num_threads: int | None) -> Iterator[Pairs]:
-    tile = Tile(vectors, threshold)
-    return in_order(lambda start: tile.strip(start, len(vectors)), range(0, len(vectors), BLOCK_ROWS), num_threads)
+    strips = Strips(vectors, threshold)
+    return in_order(lambda start: strips.pairs(start, len(vectors)), range(0, len(vectors), BLOCK_ROWS), num_threads)
 
 
 def _spilled(vectors: np.ndarray, threshold: float, method: Spill, num_threads: int | None) -> Iterator[Pairs]:

@@ -11,12 +11,14 @@ from torch import Tensor
 from curation.neighbours.compiled import compiled
 from curation.neighbours.compute import device, product_dtype
 from curation.neighbours.finite import REMEDY
+from curation.neighbours.rounding import round_rows
 from curation.neighbours.similarity import similarities_of_rows
 
 BLOCK_ROWS = (
     1024  # of a block of products, and its columns: a block of products and its two operands stay in a core's cache
 )
 _STEP_ROWS = 128
+_UNDERFLOW = 2.0**-63  # the square of a smaller number may count as zero
 _LONGEST = 2.0**60  # length up to which no product and no sum overflows
 
 
@@ -65,9 +67,9 @@ def within(vectors: np.ndarray, threshold: float, *, num_hosts: int | None = Non
     Raises:
         ValueError: the vectors are of another shape or dtype, or one of them or the threshold is not finite.
     """
-    tile = Tile(vectors, threshold)
+    strips = Strips(vectors, threshold)
     num_hosts = len(vectors) if num_hosts is None else num_hosts
-    return Pairs.concatenate([tile.strip(start, num_hosts) for start in range(0, num_hosts, BLOCK_ROWS)])
+    return Pairs.concatenate([strips.pairs(start, num_hosts) for start in range(0, num_hosts, BLOCK_ROWS)])
 
 
 def between(a: np.ndarray, b: np.ndarray, threshold: float) -> Pairs:
@@ -97,7 +99,7 @@ def between(a: np.ndarray, b: np.ndarray, threshold: float) -> Pairs:
     return Pairs.concatenate(strips)
 
 
-class Tile:
+class Strips:
     """One tile whose strips of rows are compared one by one, as :func:`within` does; strips may run side by side."""
 
     def __init__(self, vectors: np.ndarray, threshold: float) -> None:
@@ -108,7 +110,7 @@ class Tile:
         self._values = operand.values
         self._limit = _limit(operand, operand, threshold)
 
-    def strip(self, start: int, num_hosts: int) -> Pairs:
+    def pairs(self, start: int, num_hosts: int) -> Pairs:
         """The pairs whose left row is one of the :data:`BLOCK_ROWS` hosts from ``start`` on."""
         num_rows = min(BLOCK_ROWS, num_hosts - start)
         block, rest = _block(self._values, start, num_hosts), self._values[start:]
@@ -150,16 +152,29 @@ class Operand:
         longest = rounding = 0.0
         for start in range(0, len(vectors), BLOCK_ROWS):
             rows = np.require(vectors[start : start + BLOCK_ROWS], requirements=["C", "W"])  # torch wants to write
-            exact = torch.from_numpy(rows).to(where).float()
-            rounded = values[start : start + len(exact)].copy_(exact)
-            lengths = torch.linalg.vector_norm(exact, dim=1)
-            if not (lengths < _LONGEST).all():
-                row = start + int((~(lengths < _LONGEST)).nonzero()[0])
-                raise ValueError(f"row {row} of the tile is not finite, or longer than {_LONGEST:.0e}; {REMEDY}")
-            longest = max(longest, float(lengths.max()))
-            if rounded.dtype != torch.float32:
-                rounding = max(rounding, float(torch.linalg.vector_norm(exact - rounded, dim=1).max()))
-        return cls(values, longest * (1 + 2.0**-10), rounding * (1 + 2.0**-10))
+            length, moved, bad = _rounded_into(values[start : start + len(rows)], rows)
+            if bad >= 0:
+                raise ValueError(
+                    f"row {start + bad} of the tile is not finite, or longer than {_LONGEST:.0e}; {REMEDY}"
+                )
+            longest, rounding = max(longest, length), max(rounding, moved)
+        lost = math.sqrt(vectors.shape[1]) * _UNDERFLOW
+        return cls(values, (longest + lost) * (1 + 2.0**-10), (rounding + lost) * (1 + 2.0**-10))
+
+
+def _rounded_into(values: Tensor, rows: np.ndarray) -> tuple[float, float, int]:
+    """Copy rows; the longest's length, that of the largest difference, and the first row out of bounds or -1."""
+    if values.device.type == "cpu" and values.dtype == torch.bfloat16:
+        longest, moved = round_rows(rows, values.view(torch.int16).numpy())
+        if longest < _LONGEST:
+            return longest, moved, -1
+    exact = torch.from_numpy(rows).to(values.device).float()
+    values.copy_(exact)
+    lengths = torch.linalg.vector_norm(exact, dim=1)
+    outside = (~(lengths < _LONGEST)).nonzero()
+    bad = int(outside[0]) if len(outside) else -1
+    # of one dtype: torch takes ten times as long for a difference of two
+    return float(lengths.max()), float(torch.linalg.vector_norm(exact - values.float(), dim=1).max()), bad
 
 
 def margin(a: Operand, b: Operand) -> float:

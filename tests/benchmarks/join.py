@@ -26,7 +26,7 @@ from conf import entry_point
 from curation.neighbours import cost
 from curation.neighbours.compute import in_order
 from curation.neighbours.join import Exact, Spill, join
-from curation.neighbours.tiles import BLOCK_ROWS, Pairs, Tile, between
+from curation.neighbours.tiles import BLOCK_ROWS, Pairs, Strips, between
 from tests.benchmarks import _join_peers as peers
 from tests.benchmarks import harness
 from tests.benchmarks._descriptors import descriptors
@@ -214,18 +214,18 @@ def some(num_vectors: int, share: float, seed: int) -> np.ndarray:
 def machine_rates(vectors: np.ndarray) -> tuple[float, float]:
     """FLOP a second in tiles that are multiplied and looked through, bytes a second of vectors gathered at random."""
     part = vectors[:16384]
-    tile = Tile(part, THRESHOLD)
+    strips = Strips(part, THRESHOLD)
     starts = range(0, len(part), BLOCK_ROWS)
     trials = []
     for _ in range(3):
         start = time.perf_counter()
-        for _ in in_order(lambda first: tile.strip(first, len(part)), starts):
+        for _ in in_order(lambda first: strips.pairs(first, len(part)), starts):
             pass
         trials.append(time.perf_counter() - start)
     flop_per_s = len(part) * (len(part) + BLOCK_ROWS) * vectors.shape[1] / min(trials)
     rows = np.random.default_rng(0).integers(len(vectors), size=2**16)
     start = time.perf_counter()
-    for _ in in_order(lambda first: Tile(vectors[rows[first : first + 2048]], THRESHOLD), range(0, len(rows), 2048)):
+    for _ in in_order(lambda first: Strips(vectors[rows[first : first + 2048]], THRESHOLD), range(0, len(rows), 2048)):
         pass
     bytes_per_s = len(rows) * vectors.shape[1] * vectors.itemsize / (time.perf_counter() - start)
     print(f"this machine: {flop_per_s / 1e9:.0f} GFLOP/s in tiles, {bytes_per_s / 1e9:.2f} GB/s of gathered vectors")

@@ -74,6 +74,7 @@ def facts(store):
 def test_a_second_snapshot_embeds_only_what_is_new_and_ends_as_one_run(run_stages, tmp_path):
     grown, whole = tmp_path / "grown", tmp_path / "whole"
     put_exam(grown, [0, 100])  # 0 is in the pool too
+    (grown / "exam" / "half.jpg").write_bytes(b"")
     put(grown, range(12))
     run_stages(config(grown), until="embed")
     store = Store(str(grown / "store"))
@@ -103,6 +104,9 @@ def test_a_second_snapshot_embeds_only_what_is_new_and_ends_as_one_run(run_stage
         assert one.ids.tolist() == two.ids.tolist()
         assert one.vectors.tobytes() == two.vectors.tobytes()
     assert rows(store, "collections") == rows(other, "collections")
+    passed_over = store.runs()["embed"].metrics["collection_files_passed_over_first"]
+    assert passed_over == ["exam:half.jpg: empty_file"]
+    assert any("half.jpg" in note for note in reports["embed"].notes)
     members = store.table("collections").to_pylist()
     assert {row["path"] for row in members} == {"a.tar#0.jpg", "a.tar#100.jpg"}
     assert store.read_image(*(members[0][c] for c in ("shard", "offset_bytes", "size_bytes")))[:2] == b"\xff\xd8"

@@ -14,9 +14,15 @@ def test_counts_at_the_paper_s_size():
     assert [step.flop for step in steps[1:]] == pytest.approx([3.5e17, 2.6e16], rel=0.02)
 
 
-def test_by_default_finding_lists_and_joining_them_cost_about_the_same():
-    _, lists, pairs = cost.spilled(1e9, 512, Spill(spill=6), imbalance=1)
-    assert lists.flop == pytest.approx(pairs.flop, rel=0.01)
+@pytest.mark.parametrize("num_vectors", [10**4, 10**6, 10**9])
+@pytest.mark.parametrize("spill", [1, 6])
+def test_by_default_there_are_as_many_lists_as_cost_least(num_vectors, spill):
+    def flop(num_lists):
+        steps = cost.spilled(num_vectors, 512, Spill(num_lists=num_lists, spill=spill))
+        return sum(step.flop for step in steps)
+
+    chosen = Spill(spill=spill).lists_for(num_vectors)
+    assert flop(chosen) <= min(flop(round(0.95 * chosen)), flop(round(1.05 * chosen)))
 
 
 def test_command():

@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from curation.neighbours.index import IndexKey, Reader, Tile, blocks, read_ids, write_shard
+from curation.neighbours.index import IndexKey, Reader, Tile, blocks, read_ids, write_tiles
 
 
 def tile(seed, rows, dim=8, lists=2):
@@ -22,7 +22,7 @@ def same(a, b):
 def shard(tmp_path):
     tiles = [tile(0, 5), tile(1, 1), tile(2, 7)]
     with (tmp_path / "shard-0.arrow").open("wb") as file:
-        write_shard(file, tiles)
+        write_tiles(file, tiles)
     return str(tmp_path / "shard-0.arrow"), tiles
 
 
