@@ -37,7 +37,7 @@ class UpstreamStep:
             raise ValueError(
                 f"--upstream {checkout}: is no checkout of facebookresearch/dinov2; clone it and name the folder"
             )
-        _replace_what_is_not_here()
+        replace_what_is_not_here()
         sys.path.insert(0, checkout)
         from dinov2.train.ssl_meta_arch import SSLMetaArch
 
@@ -103,7 +103,7 @@ def _batch(config: Any, size: int) -> dict[str, Any]:
     )
 
 
-def _replace_what_is_not_here() -> None:
+def replace_what_is_not_here() -> None:
     fmha = SimpleNamespace(BlockDiagonalMask=Blocks)
     _module("xformers")
     _module(

@@ -4,7 +4,8 @@ Timed are forward, backward, clip, AdamW and the teacher's update on a batch tha
 and 8 local ones of 98, patches of 14, stochastic depth 0.3, half of the global crops masked, heads shared. Each
 contender lives in a process of its own, and only one of them works at a time; peak memory is that of the whole process.
 
-Upstream's code has no precision for a CPU, so its step is fp32; ``upstream_autocast`` is the same under autocast to bf16.
+Upstream's code has no precision for a CPU, so its step is fp32; ``upstream_autocast`` is the same under
+autocast to bf16.
 """
 
 import multiprocessing
