@@ -12,7 +12,6 @@ from training.losses.centering import moved_center, softmax_around_
 from training.losses.dino import dino_targets, dino_terms
 from training.losses.ibot import ibot
 from training.losses.koleo import koleo
-from training.losses.reduce import AllReduce, alone
 from training.losses.sinkhorn import sinkhorn_
 from training.models.head import DINOHead
 from training.models.vit import VisionTransformer
@@ -37,15 +36,12 @@ class DINOv2(nn.Module):
             num_prototypes = len(heads[name].last_layer.weight_g) if name in heads else 0
             self.register_buffer(f"{token}_center", torch.zeros(num_prototypes))
 
-    def losses(
-        self, batch: Batch, teacher_temp: float, all_reduce: AllReduce = alone
-    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    def losses(self, batch: Batch, teacher_temp: float) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """The objective and its terms.
 
         Args:
             batch: on the device of the model.
             teacher_temp: temperature of the targets.
-            all_reduce: over the processes that share a batch, for what balances the targets.
 
         Returns:
             Scalars: ``loss``, which is what is optimised, and the weighted terms ``loss_*`` that it sums. Then the
@@ -54,7 +50,7 @@ class DINOv2(nn.Module):
         weights, num_crops = self.recipe.losses, len(batch.masks)
         images = normalise(batch.global_crops)
         with self._autocast(images):
-            targets, centers = self._targets(images, batch, teacher_temp, all_reduce)
+            targets, centers = self._targets(images, batch, teacher_temp)
             crops, masks = [images], [batch.masks]
             if weights.dino_weight and self.num_local:
                 crops, masks = [images, normalise(batch.local_crops)], [batch.masks, None]
@@ -84,9 +80,7 @@ class DINOv2(nn.Module):
             buffer.copy_(torch.where(finite, center, buffer))
 
     @torch.no_grad()
-    def _targets(
-        self, images: Tensor, batch: Batch, temp: float, all_reduce: AllReduce
-    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    def _targets(self, images: Tensor, batch: Batch, temp: float) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """The teacher's distributions, ``cls`` [2 B, K] and ``patch`` [M, K], and the centres of the next step."""
         classes, patches = self._places(batch, [images])
         tokens = self.teacher["backbone"].select([images], [None], torch.cat((classes, patches)))
@@ -95,10 +89,10 @@ class DINOv2(nn.Module):
             scores = self.teacher[head](torch.cat(list(part.values())))
             for token, score in zip(part, scores.split([len(x) for x in part.values()]), strict=True):
                 if self.recipe.losses.centering == "sinkhorn":
-                    targets[token] = sinkhorn_(score, temp, all_reduce=all_reduce)
+                    targets[token] = sinkhorn_(score, temp)
                 else:
                     center = self.get_buffer(f"{token}_center")
-                    centers[f"{token}_center"] = moved_center(center, score, all_reduce)
+                    centers[f"{token}_center"] = moved_center(center, score)
                     targets[token] = softmax_around_(score, center, temp)
         return targets, centers
 

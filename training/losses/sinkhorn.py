@@ -1,14 +1,25 @@
 """Sinkhorn-Knopp: the teacher's scores as a balanced assignment to the prototypes."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
-
-from training.losses.reduce import AllReduce, alone
 
 CHUNK = 2**20  # scores at a time, so that what is made of them stays in a processor's cache
 
 
-def sinkhorn_(scores: Tensor, temp: float, num_iterations: int = 3, all_reduce: AllReduce = alone) -> Tensor:
+def over_rows(scores: Tensor) -> Tensor:
+    """Log-sum-exp over the rows [B, K], as [1, K]."""
+    return scores.logsumexp(0, keepdim=True)
+
+
+def sinkhorn_(
+    scores: Tensor,
+    temp: float,
+    num_iterations: int = 3,
+    logsumexp: Callable[[Tensor], Tensor] = over_rows,
+    total: Callable[[Tensor], Tensor] = torch.clone,
+) -> Tensor:
     """Balanced assignment of a batch to the prototypes (Caron et al., 2020), written over the scores.
 
     Upstream exponentiates scores / temp as they are, which overflows from 3.6 at temp 0.04. Here the first iteration
@@ -20,24 +31,21 @@ def sinkhorn_(scores: Tensor, temp: float, num_iterations: int = 3, all_reduce: 
         scores: fp32 [B, K] of the teacher; overwritten.
         temp: the teacher's temperature.
         num_iterations: how often prototypes, then samples, are normalised.
-        all_reduce: over the processes that share a batch; all must call, also with no sample.
+        logsumexp: over all rows, those of other processes among them.
+        total: the sum over processes.
 
     Returns:
         ``scores``; rows sum to 1, and columns over all processes to about B / K.
     """
-    num_samples, num_prototypes = scores.shape
     scores.div_(temp)
-    peak = all_reduce(scores.amax(0) if num_samples else scores.new_full((num_prototypes,), -torch.inf), "max")
-    columns = scores.new_zeros(num_prototypes)
-    for part in _columns(scores):
-        columns[part] = (scores[:, part] - peak[part]).exp_().sum(0)
-    scores.sub_(peak + all_reduce(columns, "sum").log_())
-    for rows in scores.split(max(CHUNK // num_prototypes, 1)):
+    columns = [scores[:, part].logsumexp(0, keepdim=True) for part in _columns(scores)]
+    scores.sub_(logsumexp(torch.cat(columns, dim=1)))
+    for rows in scores.split(max(CHUNK // scores.shape[1], 1)):
         torch.softmax(rows, 1, out=rows)
-    samples = scores.new_ones(num_samples)
+    samples = scores.new_ones(len(scores))
     for _ in range(num_iterations - 1):
-        prototypes = all_reduce(samples @ scores, "sum").reciprocal_()
-        samples = (scores @ prototypes).reciprocal_()
+        prototypes = total(samples @ scores).reciprocal()
+        samples = (scores @ prototypes).reciprocal()
     if num_iterations > 1:
         for part in _columns(scores):
             scores[:, part].mul_(prototypes[part]).mul_(samples.unsqueeze(1))
