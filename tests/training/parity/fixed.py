@@ -11,13 +11,16 @@ def fixed(name: str, *shape: int, scale: float = 1.0) -> Tensor:
     return (scale * torch.sin(phase * (1 + 0.01 * torch.sin(0.37 * phase)))).reshape(shape).float()
 
 
+def fill_tensor(name: str, tensor: Tensor) -> Tensor:
+    """Fixed values of about the size that a trained parameter of this name has."""
+    values = fixed(name, *tensor.shape, scale=0.06)
+    if "norm" in name and name.endswith("weight"):
+        return 1 + values
+    return 0.7 + values if name.endswith(("gamma", "lambda1", "weight_g")) else values
+
+
 @torch.no_grad()
 def fill(module: nn.Module) -> None:
-    """Give every parameter fixed values of about the size that trained ones have."""
+    """Give every parameter such values."""
     for name, parameter in module.named_parameters():
-        values = fixed(name, *parameter.shape, scale=0.06)
-        if "norm" in name and name.endswith("weight"):
-            values = 1 + values
-        elif name.endswith(("gamma", "weight_g")):
-            values = 0.7 + values
-        parameter.copy_(values)
+        parameter.copy_(fill_tensor(name, parameter))
