@@ -51,11 +51,13 @@ class DINOv2(nn.Module):
         images = normalise(batch.global_crops)
         with self._autocast(images):
             targets, centers = self._targets(images, batch, teacher_temp)
-            crops, masks = [images], [batch.masks]
+            crops: list[Tensor] = [images]
+            masks: list[Tensor | None] = [batch.masks]
             if weights.dino_weight and self.num_local:
-                crops, masks = [images, normalise(batch.local_crops)], [batch.masks, None]
+                crops.append(normalise(batch.local_crops))
+                masks.append(None)
             classes, patches = self._places(batch, crops)
-            tokens = self.student["backbone"].select(crops, masks, torch.cat((classes, patches)))
+            tokens = _backbone(self.student).select(crops, masks, torch.cat((classes, patches)))
             losses = self._cross_entropies(*tokens.split([len(classes), len(patches)]), targets)
             terms: dict[str, Tensor] = {}
             if weights.dino_weight:
@@ -83,7 +85,7 @@ class DINOv2(nn.Module):
     def _targets(self, images: Tensor, batch: Batch, temp: float) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """The teacher's distributions, ``cls`` [2 B, K] and ``patch`` [M, K], and the centres of the next step."""
         classes, patches = self._places(batch, [images])
-        tokens = self.teacher["backbone"].select([images], [None], torch.cat((classes, patches)))
+        tokens = _backbone(self.teacher).select([images], [None], torch.cat((classes, patches)))
         targets, centers = {}, {}
         for head, part in self._by_head(*tokens.split([len(classes), len(patches)])).items():
             scores = self.teacher[head](torch.cat(list(part.values())))
@@ -122,7 +124,8 @@ class DINOv2(nn.Module):
 
     def _places(self, batch: Batch, crops: list[Tensor]) -> tuple[Tensor, Tensor]:
         """Where packed crops have their class tokens, and the first group its masked patches (none without iBOT)."""
-        backbone, classes, start = self.student["backbone"], [], 0
+        backbone, start = _backbone(self.student), 0
+        classes: list[Tensor] = []
         for group in crops:
             tokens = backbone.num_tokens(group)
             classes.append(torch.arange(len(group), device=group.device) * tokens + start)
@@ -134,6 +137,12 @@ class DINOv2(nn.Module):
 
     def _autocast(self, images: Tensor) -> torch.autocast:
         return torch.autocast(images.device.type, torch.bfloat16, enabled=self.recipe.precision == "bf16")
+
+
+def _backbone(network: nn.ModuleDict) -> VisionTransformer:
+    backbone = network["backbone"]
+    assert isinstance(backbone, VisionTransformer)
+    return backbone
 
 
 def _heads(recipe: Recipe) -> dict[str, Head]:

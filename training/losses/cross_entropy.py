@@ -35,7 +35,8 @@ def cross_entropy(
     Returns:
         fp32 [m].
     """
-    return _CrossEntropy.apply(x, directions, gains, targets, temp, dtype, chunk)
+    with torch.autocast(x.device.type, enabled=False):
+        return _CrossEntropy.apply(x, directions, gains, targets, temp, dtype, chunk)
 
 
 class _CrossEntropy(torch.autograd.Function):

@@ -13,6 +13,8 @@ def over_rows(scores: Tensor) -> Tensor:
     return scores.logsumexp(0, keepdim=True)
 
 
+@torch.autocast("cuda", enabled=False)
+@torch.autocast("cpu", enabled=False)
 def sinkhorn_(
     scores: Tensor,
     temp: float,

@@ -42,7 +42,7 @@ class VisionTransformer(nn.Module):
         self.architecture = architecture
         self.dim, depth, num_heads = SIZES[architecture.arch]
         self.grid = architecture.image_size // architecture.patch_size
-        self.patch_embed = PatchEmbed(architecture.patch_size, self.dim)
+        self.patch_embed = PatchEmbed(architecture.in_channels, architecture.patch_size, self.dim)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, self.dim))
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + self.grid**2, self.dim))
         registers = architecture.num_register_tokens
@@ -133,12 +133,12 @@ class VisionTransformer(nn.Module):
 class PatchEmbed(nn.Module):
     """Non-overlapping patches to tokens."""
 
-    def __init__(self, patch_size: int, dim: int) -> None:
+    def __init__(self, in_channels: int, patch_size: int, dim: int) -> None:
         super().__init__()
-        self.proj = nn.Conv2d(3, dim, kernel_size=patch_size, stride=patch_size)
+        self.proj = nn.Conv2d(in_channels, dim, kernel_size=patch_size, stride=patch_size)
 
     def forward(self, images: Tensor) -> Tensor:
-        """[B, 3, H, W] to [B, N, D]."""
+        """[B, C, H, W] to [B, N, D]."""
         return self.proj(images).flatten(2).transpose(1, 2)
 
 
