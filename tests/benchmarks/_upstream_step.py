@@ -56,6 +56,7 @@ class UpstreamStep:
         for name, part in self.model.student.items():
             self.model.teacher[name].load_state_dict(part.state_dict())
             part.clip_grad_norm_ = partial(nn.utils.clip_grad_norm_, part.parameters())  # FSDP's method
+        self.model.need_to_synchronize_fsdp_streams = False
         self.model.train()
         self.optimiser = torch.optim.AdamW(self.model.get_params_groups(), betas=(0.9, 0.999))
         for group in self.optimiser.param_groups:

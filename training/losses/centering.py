@@ -10,7 +10,9 @@ CENTER_MOMENTUM = 0.9
 
 def softmax_around_(scores: Tensor, center: Tensor, temp: float) -> Tensor:
     """Softmax of fp32 scores [B, K] less the centre [K], which balances the prototypes over time; written over them."""
-    return torch.softmax(scores.sub_(center).div_(temp), dim=-1, out=scores)
+    for rows in scores.sub_(center).div_(temp).split(16):
+        rows.copy_(rows.softmax(1))
+    return scores
 
 
 def moved_center(center: Tensor, scores: Tensor, total: Callable[[Tensor], Tensor] = torch.clone) -> Tensor:

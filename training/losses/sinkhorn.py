@@ -43,10 +43,11 @@ def sinkhorn_(
     columns = [scores[:, part].logsumexp(0, keepdim=True) for part in _columns(scores)]
     scores.sub_(logsumexp(torch.cat(columns, dim=1)))
     for rows in scores.split(max(CHUNK // scores.shape[1], 1)):
-        torch.softmax(rows, 1, out=rows)
+        rows.copy_(rows.softmax(1))
     samples = scores.new_ones(len(scores))
     for _ in range(num_iterations - 1):
         prototypes = total(samples @ scores).reciprocal()
+        prototypes = prototypes / prototypes.amax()  # else both factors drift apart, as rows are not as many as columns
         samples = (scores @ prototypes).reciprocal()
     if num_iterations > 1:
         for part in _columns(scores):

@@ -74,17 +74,18 @@ def test_packing_goes_both_ways():
 def test_a_branch_on_a_subset_is_one_on_all_with_factors():
     weight, *crops = leaves((4, 4), (8, 5, 4), (6, 3, 4))
     row, groups = pack(crops)
-    subset = Subset(groups, 0.4, row.device)
+    subset = Subset(groups, 0.3, row.device)
     factors = subset.factors()
-    assert factors.unique().tolist() == pytest.approx([0, 8 / 4, 6 / 3])
+    assert factors.unique().tolist() == pytest.approx([0, 6 / 4, 8 / 5])
     expected = row + factors.unsqueeze(1) * torch.tanh(row @ weight)
     twice = expected + factors.unsqueeze(1) * torch.tanh(expected @ weight)
     found, _ = pack(crops)
     for _ in range(2):
         found, kept = take(found, subset)
-        assert kept.shape == (4 * 5 + 3 * 3, 4)
+        assert kept.shape == (5 * 5 + 4 * 3, 4)
         found = put(found, torch.tanh(kept @ weight), subset)
-    compare(found, twice, [weight, *crops])
+    # doubled, since the row's gradient is overwritten, and so would be the one that is given
+    compare(2 * found, 2 * twice, [weight, *crops])
 
 
 def test_every_crop_is_kept_equally_often_and_independently_of_the_other_group():

@@ -162,6 +162,7 @@ def step(default: Any, centering: str, separate: bool) -> dict[str, Any]:
     with torch.no_grad():  # so that the teacher is another network
         for parameter in model.teacher.parameters():
             parameter.mul_(1.1)
+    model.need_to_synchronize_fsdp_streams = False
     model.train()
     marks = fixed("masks", 6, 16) > 0.3
     marks[1] = marks[4] = False
