@@ -58,7 +58,8 @@ class DINOv2(nn.Module):
                 masks.append(None)
             classes, patches = self._places(batch, crops)
             tokens = _backbone(self.student).select(crops, masks, torch.cat((classes, patches)))
-            losses = self._cross_entropies(*tokens.split([len(classes), len(patches)]), targets)
+            of_classes, of_patches = tokens.split([len(classes), len(patches)])
+            losses = self._cross_entropies(of_classes, of_patches, targets)
             terms: dict[str, Tensor] = {}
             if weights.dino_weight:
                 terms |= dino_terms(losses["cls"], self.num_local)

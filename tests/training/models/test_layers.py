@@ -85,7 +85,7 @@ def test_a_branch_on_a_subset_is_one_on_all_with_factors():
         assert kept.shape == (5 * 5 + 4 * 3, 4)
         found = put(found, torch.tanh(kept @ weight), subset)
     # doubled, since the row's gradient is overwritten, and so would be the one that is given
-    compare(2 * found, 2 * twice, [weight, *crops])
+    compare(2 * found, 2 * twice, [weight, *crops], 1e-5)  # factors are fp32
 
 
 def test_every_crop_is_kept_equally_often_and_independently_of_the_other_group():
