@@ -19,6 +19,7 @@ class Architecture(Section):
 
     arch: Literal["vit_nano", "vit_tiny", "vit_small", "vit_base", "vit_large", "vit_giant2"] = "vit_small"
     patch_size: Positive = 14
+    in_channels: Positive = 3
     image_size: Positive = 224  # side of the images whose grid the position embedding has; others are interpolated
     num_register_tokens: Count = 0
     ffn: Literal["mlp", "swiglu"] = "mlp"
@@ -120,6 +121,8 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
+        if self.model.in_channels != 3:
+            raise ValueError(f"model.in_channels {self.model.in_channels}: crops are made of RGB pictures; use 3")
         patch = self.model.patch_size
         for key in ("global_size", "local_size"):
             size = getattr(self.crops, key)
