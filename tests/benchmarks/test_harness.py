@@ -22,6 +22,7 @@ TINY = {
     "links": ["--megabytes", "0.1", "--pages"],
     "pca_hash": ["--pictures", "pocket", "--num-pictures", "20", "--distinct", "pocket"],
     "screen": ["--images", "pocket"],
+    "train_step": ["--arch", "vit_nano", "--batch", "2", "--prototypes", "64", "--precision", "fp32"],
 }
 KEYS = {  # what the JSON line of each promises
     "components": {"speedup_scipy", "speedup_scipy_matrix", "speedup_scipy_forest", "bytes_per_node"},
@@ -34,6 +35,7 @@ KEYS = {  # what the JSON line of each promises
     "links": {"mb_per_s", "speedup_bs4", "speedup_lxml"},
     "pca_hash": {"thumbnails_per_s", "recall_jpeg75_fitted", "pairs_of_one_hash_0"},
     "screen": {"images_per_s", "speedup_pillow"},
+    "train_step": {"seconds_per_step", "peak_rss_bytes"},
 }
 
 
