@@ -15,6 +15,8 @@ from training.losses.koleo import koleo
 from training.losses.sinkhorn import sinkhorn
 from training.models.head import DINOHead
 from training.models.vit import Features, VisionTransformer
+from training.processes import ALONE, Processes
+from training.sharding import local, shard
 
 
 class DINOv2(nn.Module):
@@ -23,9 +25,9 @@ class DINOv2(nn.Module):
     ``student`` and ``teacher`` hold ``backbone`` and, where a loss uses them, ``dino_head`` and ``ibot_head``.
     """
 
-    def __init__(self, recipe: Recipe) -> None:
+    def __init__(self, recipe: Recipe, processes: Processes = ALONE) -> None:
         super().__init__()
-        self.recipe = recipe
+        self.recipe, self.processes = recipe, processes
         backbone = VisionTransformer(recipe.model)
         heads = {name: DINOHead(backbone.dim, head) for name, head in _heads(recipe).items()}
         self.student = nn.ModuleDict({"backbone": backbone, **heads})
@@ -34,6 +36,11 @@ class DINOv2(nn.Module):
         for token, name in (("cls", "dino_head"), ("patch", self.ibot_head)):
             num_prototypes = len(heads[name].last_layer.weight_g) if name in heads else 0
             self.register_buffer(f"{token}_center", torch.zeros(num_prototypes))
+
+    def share_out(self) -> None:
+        """Leave each process its part of the parameters; after this, an optimiser may be built over them."""
+        for network, learns in ((self.student, True), (self.teacher, False)):
+            shard(network, self.recipe.precision, self.processes, learns=learns)
 
     def losses(self, batch: Batch, teacher_temp: float) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """The objective and its terms.
@@ -67,7 +74,9 @@ class DINOv2(nn.Module):
                     scores, targets["patch"], batch.mask_weights, len(batch.masks), weights.student_temp
                 )
             if weights.koleo_weight:  # never between two crops of one image: they should be near
-                terms["koleo"] = torch.stack([koleo(crop) for crop in seen.cls_token.chunk(2)]).sum()
+                terms["koleo"] = torch.stack(
+                    [koleo(self.processes.gather(crop)) for crop in seen.cls_token.chunk(2)]
+                ).sum()
         factor = {"dino": weights.dino_weight, "ibot": weights.ibot_weight, "koleo": weights.koleo_weight}
         terms = {name: factor[name.partition("_")[0]] * term for name, term in terms.items()}
         total = torch.stack(list(terms.values())).sum()
@@ -78,7 +87,7 @@ class DINOv2(nn.Module):
         """Move the teacher towards the student where ``finite`` (a bool scalar) holds; no synchronisation."""
         share = torch.where(finite, 1 - momentum, 0.0)
         for average, value in zip(self.teacher.parameters(), self.student.parameters(), strict=True):
-            average.lerp_(value, share)
+            local(average).lerp_(local(value), share)
         for name, center in centers.items():
             buffer = self.get_buffer(name)
             buffer.copy_(torch.where(finite, center, buffer))
@@ -95,11 +104,11 @@ class DINOv2(nn.Module):
         targets, centers = {}, {}
         for token, score in scores.items():
             if self.recipe.losses.centering == "sinkhorn":
-                targets[token] = sinkhorn(score, temp)
+                targets[token] = sinkhorn(score, temp, logsumexp=self.processes.logsumexp)
             else:
                 center = self.get_buffer(f"{token}_center")
                 targets[token] = softmax_around(score, center, temp)
-                centers[f"{token}_center"] = moved_center(center, score)
+                centers[f"{token}_center"] = moved_center(center, score, self.processes.total)
         if "cls" in targets:
             targets["cls"] = targets["cls"].unflatten(0, (2, -1))
         return targets, centers
