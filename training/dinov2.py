@@ -8,13 +8,13 @@ from torch import Tensor, nn
 from training.config import Head, Recipe
 from training.data.augment import normalise
 from training.data.loader import Batch
-from training.losses.centering import moved_center, softmax_around
-from training.losses.dino import dino_global, dino_local
+from training.losses.centering import moved_center, softmax_around_
+from training.losses.dino import dino_targets, dino_terms
 from training.losses.ibot import ibot
 from training.losses.koleo import koleo
-from training.losses.sinkhorn import sinkhorn
+from training.losses.sinkhorn import sinkhorn_
 from training.models.head import DINOHead
-from training.models.vit import Features, VisionTransformer
+from training.models.vit import VisionTransformer
 from training.processes import ALONE, Processes
 from training.sharding import local, shard
 
@@ -32,6 +32,7 @@ class DINOv2(nn.Module):
         heads = {name: DINOHead(backbone.dim, head) for name, head in _heads(recipe).items()}
         self.student = nn.ModuleDict({"backbone": backbone, **heads})
         self.teacher = copy.deepcopy(self.student).requires_grad_(False).eval()
+        self.num_local = recipe.crops.num_local
         self.ibot_head = "ibot_head" if "ibot_head" in heads else "dino_head"
         for token, name in (("cls", "dino_head"), ("patch", self.ibot_head)):
             num_prototypes = len(heads[name].last_layer.weight_g) if name in heads else 0
@@ -53,30 +54,24 @@ class DINOv2(nn.Module):
             Scalars: ``loss``, which is what is optimised, and the weighted terms ``loss_*`` that it sums. Then the
             centres that :meth:`update_teacher` keeps if the step succeeds.
         """
-        recipe, weights = self.recipe, self.recipe.losses
+        weights, num_crops = self.recipe.losses, len(batch.masks)
         images = normalise(batch.global_crops)
         with self._autocast(images):
             targets, centers = self._targets(images, batch, teacher_temp)
-            seen: Features = self.student["backbone"](images, batch.masks)
+            crops, masks = [images], [batch.masks]
+            if weights.dino_weight and self.num_local:
+                crops, masks = [images, normalise(batch.local_crops)], [batch.masks, None]
+            classes, patches = self._places(batch, crops)
+            tokens = self.student["backbone"].select(crops, masks, torch.cat((classes, patches)))
+            losses = self._cross_entropies(*tokens.split([len(classes), len(patches)]), targets)
             terms: dict[str, Tensor] = {}
             if weights.dino_weight:
-                head, num_local = self.student["dino_head"], recipe.crops.num_local
-                scores = head(seen.cls_token).unflatten(0, (2, -1))
-                terms["dino_global"] = dino_global(scores, targets["cls"], weights.student_temp, num_local)
-                if num_local:
-                    local = self.student["backbone"](normalise(batch.local_crops)).cls_token
-                    scores = head(local).unflatten(0, (num_local, -1))
-                    terms["dino_local"] = dino_local(scores, targets["cls"], weights.student_temp)
+                terms |= dino_terms(losses["cls"], self.num_local)
             if weights.ibot_weight:
-                masked = seen.patch_tokens.flatten(0, 1)[batch.mask_indices]
-                scores = self.student[self.ibot_head](masked)
-                terms["ibot"] = ibot(
-                    scores, targets["patch"], batch.mask_weights, len(batch.masks), weights.student_temp
-                )
+                terms["ibot"] = ibot(losses["patch"], batch.mask_weights, num_crops)
             if weights.koleo_weight:  # never between two crops of one image: they should be near
-                terms["koleo"] = torch.stack(
-                    [koleo(self.processes.gather(crop)) for crop in seen.cls_token.chunk(2)]
-                ).sum()
+                crops = [self.processes.gather(crop) for crop in tokens[:num_crops].chunk(2)]
+                terms["koleo"] = torch.stack([koleo(crop) for crop in crops]).sum()
         factor = {"dino": weights.dino_weight, "ibot": weights.ibot_weight, "koleo": weights.koleo_weight}
         terms = {name: factor[name.partition("_")[0]] * term for name, term in terms.items()}
         total = torch.stack(list(terms.values())).sum()
@@ -94,24 +89,56 @@ class DINOv2(nn.Module):
 
     @torch.no_grad()
     def _targets(self, images: Tensor, batch: Batch, temp: float) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """The teacher's distributions: ``cls`` [2, B, K] and ``patch`` [M, K]; and the centres of the next step."""
-        seen: Features = self.teacher["backbone"](images)
-        scores: dict[str, Tensor] = {}
-        if self.recipe.losses.dino_weight:
-            scores["cls"] = self.teacher["dino_head"](seen.cls_token)
-        if self.recipe.losses.ibot_weight:
-            scores["patch"] = self.teacher[self.ibot_head](seen.patch_tokens.flatten(0, 1)[batch.mask_indices])
-        targets, centers = {}, {}
-        for token, score in scores.items():
-            if self.recipe.losses.centering == "sinkhorn":
-                targets[token] = sinkhorn(score, temp, logsumexp=self.processes.logsumexp)
-            else:
-                center = self.get_buffer(f"{token}_center")
-                targets[token] = softmax_around(score, center, temp)
-                centers[f"{token}_center"] = moved_center(center, score, self.processes.total)
-        if "cls" in targets:
-            targets["cls"] = targets["cls"].unflatten(0, (2, -1))
+        """The teacher's distributions, ``cls`` [2 B, K] and ``patch`` [M, K], and the centres of the next step."""
+        classes, patches = self._places(batch, [images])
+        tokens = self.teacher["backbone"].select([images], [None], torch.cat((classes, patches)))
+        targets, centers, processes = {}, {}, self.processes
+        for head, part in self._by_head(*tokens.split([len(classes), len(patches)])).items():
+            scores = self.teacher[head](torch.cat(list(part.values())))
+            for token, score in zip(part, scores.split([len(x) for x in part.values()]), strict=True):
+                if self.recipe.losses.centering == "sinkhorn":
+                    targets[token] = sinkhorn_(score, temp, logsumexp=processes.logsumexp, total=processes.total)
+                else:
+                    center = self.get_buffer(f"{token}_center")
+                    centers[f"{token}_center"] = moved_center(center, score, processes.total)
+                    targets[token] = softmax_around_(score, center, temp)
         return targets, centers
+
+    def _cross_entropies(self, classes: Tensor, patches: Tensor, targets: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Of the student's tokens with what each follows: ``cls`` [(2 + L) B] and ``patch`` [M]."""
+        found: dict[str, Tensor] = {}
+        for head, part in self._by_head(classes, patches).items():
+
+            def followed(prototypes: slice, names: tuple[str, ...] = tuple(part)) -> Tensor:
+                every = {name: targets[name][:, prototypes] for name in names}
+                if "cls" in every:
+                    every["cls"] = dino_targets(every["cls"], self.num_local)
+                return torch.cat(list(every.values()))
+
+            losses = self.student[head](torch.cat(list(part.values())), followed, self.recipe.losses.student_temp)
+            found |= dict(zip(part, losses.split([len(x) for x in part.values()]), strict=True))
+        return found
+
+    def _by_head(self, classes: Tensor, patches: Tensor) -> dict[str, dict[str, Tensor]]:
+        """Which tokens go through which head; through a shared one in one pass."""
+        every: dict[str, dict[str, Tensor]] = {}
+        if self.recipe.losses.dino_weight:
+            every["dino_head"] = {"cls": classes}
+        if self.recipe.losses.ibot_weight:
+            every.setdefault(self.ibot_head, {})["patch"] = patches
+        return every
+
+    def _places(self, batch: Batch, crops: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """Where packed crops have their class tokens, and the first group its masked patches (none without iBOT)."""
+        backbone, classes, start = self.student["backbone"], [], 0
+        for group in crops:
+            tokens = backbone.num_tokens(group)
+            classes.append(torch.arange(len(group), device=group.device) * tokens + start)
+            start += len(group) * tokens
+        num_patches = batch.masks.shape[1]
+        masked = batch.mask_indices if self.recipe.losses.ibot_weight else batch.mask_indices[:0]
+        crop, patch = masked // num_patches, masked % num_patches
+        return torch.cat(classes), crop * backbone.num_tokens(crops[0]) + backbone.first_patch + patch
 
     def _autocast(self, images: Tensor) -> torch.autocast:
         return torch.autocast(images.device.type, torch.bfloat16, enabled=self.recipe.precision == "bf16")

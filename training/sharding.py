@@ -2,7 +2,7 @@
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor
 
 from training.processes import Processes
@@ -25,10 +25,16 @@ def shard(network: nn.ModuleDict, precision: str, processes: Processes, *, learn
         return
     half = torch.bfloat16 if precision == "bf16" else None
     for name, part in network.items():
-        policy = MixedPrecisionPolicy(param_dtype=half, reduce_dtype=half if name == "backbone" else torch.float32)
+        policy = MixedPrecisionPolicy(
+            param_dtype=half,
+            reduce_dtype=half if name == "backbone" else torch.float32,
+            cast_forward_inputs=False,  # autocast decides, as in one process; the row of tokens stays fp32
+        )
         blocks = list(part.blocks) if name == "backbone" else []  # type: ignore[arg-type]
         for module in (*blocks, part):
             fully_shard(module, mesh=processes.mesh, reshard_after_forward=not learns, mp_policy=policy)
+        if name == "backbone":
+            register_fsdp_forward_method(part, "select")
 
 
 def local(tensor: Tensor) -> Tensor:

@@ -124,6 +124,11 @@ def peak_rss_bytes(function: Callable[..., Any], *args: Any) -> int:
 
 def _peak_of_call(function: Callable[..., Any], args: tuple[Any, ...]) -> int:
     function(*args)
+    return own_peak_rss_bytes()
+
+
+def own_peak_rss_bytes() -> int:
+    """The most resident memory of this process so far."""
     status = Path("/proc/self/status")
     if status.exists():  # ru_maxrss would hold what the parent had resident when it started this process
         line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))

@@ -8,19 +8,21 @@ from torch import Tensor
 CENTER_MOMENTUM = 0.9
 
 
-def softmax_around(scores: Tensor, center: Tensor, temp: float | Tensor) -> Tensor:
-    """Softmax of the scores [B, K] less the centre [K], which balances the prototypes over time."""
-    return torch.softmax((scores.float() - center) / temp, dim=-1)
+def softmax_around_(scores: Tensor, center: Tensor, temp: float) -> Tensor:
+    """Softmax of fp32 scores [B, K] less the centre [K], which balances the prototypes over time; written over them."""
+    return torch.softmax(scores.sub_(center).div_(temp), dim=-1, out=scores)
 
 
 def moved_center(center: Tensor, scores: Tensor, total: Callable[[Tensor], Tensor] = torch.clone) -> Tensor:
     """The centre [K] for the next step: it lags the batch by one, as upstream.
 
+    Upstream takes the mean over processes of their means; this is the mean over all samples, which is the same where
+    processes have as many.
+
     Args:
         center: [K].
-        scores: [B, K] of the teacher.
+        scores: fp32 [B, K] of the teacher.
         total: the sum over processes.
     """
-    sums = torch.cat((scores.float().sum(0), scores.new_full((1,), len(scores), dtype=torch.float32)))
-    sums = total(sums)
+    sums = total(torch.cat((scores.sum(0), scores.new_full((1,), len(scores)))))
     return torch.lerp(sums[:-1] / sums[-1], center, CENTER_MOMENTUM)

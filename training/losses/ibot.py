@@ -2,19 +2,15 @@
 
 from torch import Tensor
 
-from training.losses.cross_entropy import cross_entropy
 
-
-def ibot(scores: Tensor, targets: Tensor, mask_weights: Tensor, num_crops: int, student_temp: float) -> Tensor:
+def ibot(losses: Tensor, mask_weights: Tensor, num_crops: int) -> Tensor:
     """(1 / num_crops) sum over crops of the mean cross-entropy over the crop's masked patches.
 
     Crops without a mask count in ``num_crops``, as upstream.
 
     Args:
-        scores: [M, K] of the student at the masked patches.
-        targets: [M, K] of the teacher at the same patches, seen whole.
+        losses: [M] cross-entropies of the student at the masked patches with the teacher's at the same, seen whole.
         mask_weights: [M], 1 / (masked patches of the crop the patch lies in).
         num_crops: global crops in the batch, masked or not.
-        student_temp: the student's temperature.
     """
-    return (mask_weights * cross_entropy(scores, targets, student_temp)).sum() / num_crops
+    return (mask_weights * losses).sum() / num_crops

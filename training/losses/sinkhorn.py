@@ -2,7 +2,10 @@
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
+
+CHUNK = 2**20  # scores at a time, so that what is made of them stays in a processor's cache
 
 
 def over_rows(scores: Tensor) -> Tensor:
@@ -10,26 +13,45 @@ def over_rows(scores: Tensor) -> Tensor:
     return scores.logsumexp(0, keepdim=True)
 
 
-def sinkhorn(
-    scores: Tensor, temp: float, num_iterations: int = 3, logsumexp: Callable[[Tensor], Tensor] = over_rows
+def sinkhorn_(
+    scores: Tensor,
+    temp: float,
+    num_iterations: int = 3,
+    logsumexp: Callable[[Tensor], Tensor] = over_rows,
+    total: Callable[[Tensor], Tensor] = torch.clone,
 ) -> Tensor:
-    """Balanced assignment of a batch to the prototypes (Caron et al., 2020), in the log domain and fp32.
+    """Balanced assignment of a batch to the prototypes (Caron et al., 2020), written over the scores.
 
-    Upstream exponentiates scores / temp as they are, which overflows from 3.6 at temp 0.04; here every normalisation
-    is a logsumexp, whose maximum is subtracted. The constants 1 / K and 1 / B of the published form cancel and
-    are left out. Where upstream does not overflow, the results are equal.
+    Upstream exponentiates scores / temp as they are, which overflows from 3.6 at temp 0.04. Here the first iteration
+    is done on logarithms. After it every sample's row sums to 1 and every prototype's column to at least 1 / K, so
+    that the others can do with factors of rows and columns. The constants 1 / K and 1 / B of the published form cancel
+    and are left out. Where upstream does not overflow, the results are equal.
 
     Args:
-        scores: [B, K] of the teacher.
+        scores: fp32 [B, K] of the teacher; overwritten.
         temp: the teacher's temperature.
         num_iterations: how often prototypes, then samples, are normalised.
         logsumexp: over all rows, those of other processes among them.
+        total: the sum over processes.
 
     Returns:
-        [B, K]; rows sum to 1, and columns to about B / K.
+        ``scores``; rows sum to 1, and columns over all processes to about B / K.
     """
-    log_q = scores.float() / temp
-    for _ in range(num_iterations):
-        log_q = log_q - logsumexp(log_q)
-        log_q = log_q - log_q.logsumexp(1, keepdim=True)
-    return log_q.exp()
+    scores.div_(temp)
+    columns = [scores[:, part].logsumexp(0, keepdim=True) for part in _columns(scores)]
+    scores.sub_(logsumexp(torch.cat(columns, dim=1)))
+    for rows in scores.split(max(CHUNK // scores.shape[1], 1)):
+        torch.softmax(rows, 1, out=rows)
+    samples = scores.new_ones(len(scores))
+    for _ in range(num_iterations - 1):
+        prototypes = total(samples @ scores).reciprocal()
+        samples = (scores @ prototypes).reciprocal()
+    if num_iterations > 1:
+        for part in _columns(scores):
+            scores[:, part].mul_(prototypes[part]).mul_(samples.unsqueeze(1))
+    return scores
+
+
+def _columns(scores: Tensor) -> list[slice]:
+    width = max(CHUNK // max(len(scores), 1), 1)
+    return [slice(start, start + width) for start in range(0, scores.shape[1], width)]

@@ -1,17 +1,18 @@
-"""The projection head from tokens to prototype scores; parameters are named as upstream."""
+"""The projection head from tokens to prototypes; parameters are named as upstream."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from training.config import Head
+from training.losses.cross_entropy import Targets, cross_entropy
+from training.models.layers import compute_dtype
+
+CHUNK = 8192  # prototypes whose weights are in memory a second time
 
 
 class DINOHead(nn.Module):
-    """Three layers, L2 norm, and the cosine (times a learned gain) with every prototype.
-
-    ``embed`` and ``last_layer`` are separate calls, so that a loss may take the prototypes in chunks.
-    """
+    """Three layers, L2 norm, and the cosine (times a learned gain) with every prototype."""
 
     def __init__(self, dim: int, config: Head) -> None:
         super().__init__()
@@ -29,12 +30,13 @@ class DINOHead(nn.Module):
                 nn.init.zeros_(layer.bias)
 
     def embed(self, tokens: Tensor) -> Tensor:
-        """Tokens [..., D] to unit vectors [..., bottleneck]."""
+        """Tokens [n, D] to fp32 unit vectors [n, bottleneck]."""
         return F.normalize(self.mlp(tokens).float(), dim=-1)
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Tokens [..., D] to scores [..., K]."""
-        return self.last_layer(self.embed(tokens))
+    def forward(self, tokens: Tensor, targets: Targets | None = None, temp: float = 1.0) -> Tensor:
+        """Tokens [n, D] to fp32 scores [n, K], without gradient; with targets, to the cross-entropies [n] with them."""
+        x = self.embed(tokens)
+        return self.last_layer.scores(x) if targets is None else self.last_layer(x, targets, temp)
 
 
 class Prototypes(nn.Module):
@@ -45,6 +47,17 @@ class Prototypes(nn.Module):
         self.weight_g = nn.Parameter(torch.ones(prototypes, 1))
         self.weight_v = nn.Parameter(torch.empty(prototypes, bottleneck).uniform_(-1, 1) * bottleneck**-0.5)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Unit vectors [..., bottleneck] to scores [..., K]."""
-        return F.linear(x, self.weight_g * F.normalize(self.weight_v, dim=-1))
+    def forward(self, x: Tensor, targets: Targets, temp: float) -> Tensor:
+        """Cross-entropies [n] of unit vectors [n, bottleneck] with targets, see :func:`cross_entropy`."""
+        return cross_entropy(x, self.weight_v, self.weight_g, targets, temp, compute_dtype(x))
+
+    @torch.no_grad()
+    def scores(self, x: Tensor) -> Tensor:
+        """Unit vectors [n, bottleneck] to fp32 scores [n, K]."""
+        dtype, scores = compute_dtype(x), x.new_empty(len(x), len(self.weight_v))
+        x = x.to(dtype)
+        for start in range(0, len(self.weight_v), CHUNK):
+            part = slice(start, start + CHUNK)
+            weight = self.weight_g[part] * F.normalize(self.weight_v[part], dim=-1)
+            scores[:, part] = x @ weight.to(dtype).T
+        return scores

@@ -1,5 +1,6 @@
 """The Vision Transformer of DINOv2; parameters are named as upstream, so that weights go both ways."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -7,6 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from training.config import Architecture
+from training.models.attention import attend
+from training.models.layers import activated_linear, norm_linear, scaled
+from training.models.packing import Groups, Subset, num_kept, pack, put, take
 
 SIZES = {  # dim, depth, heads
     "vit_nano": (192, 6, 3),
@@ -42,6 +46,7 @@ class VisionTransformer(nn.Module):
         self.cls_token = nn.Parameter(torch.zeros(1, 1, self.dim))
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + self.grid**2, self.dim))
         registers = architecture.num_register_tokens
+        self.first_patch = 1 + registers
         self.register_tokens = nn.Parameter(torch.zeros(1, registers, self.dim)) if registers else None
         self.mask_token = nn.Parameter(torch.zeros(1, self.dim))
         self.blocks = nn.ModuleList(Block(architecture, self.dim, num_heads) for _ in range(depth))
@@ -52,15 +57,39 @@ class VisionTransformer(nn.Module):
         """Encode a batch.
 
         Args:
-            images: [B, 3, H, W], normalised; H and W are multiples of the patch size.
+            images: [B, C, H, W], normalised; H and W are multiples of the patch size.
             masks: [B, N] bool; True replaces the patch by the mask token.
         """
-        x = self._tokens(images, masks)
+        row, groups = pack([self._tokens(images, masks)])
         for block in self.blocks:
-            x = block(x)
-        x = self.norm(x)
-        first_patch = 1 + self.architecture.num_register_tokens
-        return Features(x[:, 0], x[:, 1:first_patch], x[:, first_patch:])
+            row = block(row, groups)
+        x = self.norm(row).unflatten(0, groups[0])
+        return Features(x[:, 0], x[:, 1 : self.first_patch], x[:, self.first_patch :])
+
+    def select(self, images: Sequence[Tensor], masks: Sequence[Tensor | None], places: Tensor) -> Tensor:
+        """Encode crops of several sizes at once, and give the tokens that are asked for alone.
+
+        They are those of :meth:`forward`. The last feed-forward and the norm see no others.
+
+        Args:
+            images: groups [B, C, H, W] of crops of one size.
+            masks: for every group [B, N] bool, or None.
+            places: int64 [m], of tokens in the row that the groups' [B, T] tokens make one after another; a crop's
+                class token is its first, and its patches begin at ``first_patch``.
+
+        Returns:
+            [m, D], normalised.
+        """
+        row, groups = pack([self._tokens(*group) for group in zip(images, masks, strict=True)])
+        *blocks, last = self.blocks
+        for block in blocks:
+            row = block(row, groups)
+        return self.norm(last(row, groups, places))
+
+    def num_tokens(self, images: Tensor) -> int:
+        """Of one of the images [B, C, H, W]."""
+        patch = self.architecture.patch_size
+        return self.first_patch + (images.shape[-2] // patch) * (images.shape[-1] // patch)
 
     def _tokens(self, images: Tensor, masks: Tensor | None) -> Tensor:
         patch = self.architecture.patch_size
@@ -114,7 +143,7 @@ class PatchEmbed(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention and feed-forward, each normalised first, scaled, and skipped by part of the batch in training."""
+    """Attention and feed-forward, each normalised first, scaled, and skipped by part of the crops in training."""
 
     def __init__(self, architecture: Architecture, dim: int, num_heads: int) -> None:
         super().__init__()
@@ -126,29 +155,38 @@ class Block(nn.Module):
         self.mlp = FEED_FORWARD[architecture.ffn](dim)
         self.ls2 = LayerScale(dim, architecture.layer_scale)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, T, D] to [B, T, D]."""
-        x = self._residual(x, self.norm1, self.attn, self.ls1)
-        return self._residual(x, self.norm2, self.mlp, self.ls2)
+    def forward(self, row: Tensor, groups: Groups, places: Tensor | None = None) -> Tensor:
+        """A row [n, D] of packed crops, which may be overwritten, to the same or to the tokens [m, D] at ``places``."""
+        subset = self._subset(row, groups)
+        if subset is None:
+            row = row + self._attention(row, groups)
+        else:
+            row, kept = take(row, subset)
+            row = put(row, self._attention(kept, subset.kept), subset)
+        subset = self._subset(row, groups)
+        if places is not None:
+            row = row.index_select(0, places)
+            branch = self._feed_forward(row)
+            return row + (branch if subset is None else branch * subset.factors()[places].unsqueeze(1))
+        if subset is None:
+            return row + self._feed_forward(row)
+        row, kept = take(row, subset)
+        return put(row, self._feed_forward(kept), subset)
 
-    def _residual(self, x: Tensor, *branch: nn.Module) -> Tensor:
-        kept = max(int(len(x) * (1 - self.drop_path)), 1)
-        if not self.training or kept == len(x):
-            return x + _chain(x, branch)
-        # Only the kept samples are computed; their branch is scaled so that its expectation stays (DINOv2, 4)
-        chosen = torch.randperm(len(x), device=x.device)[:kept]
-        update = _chain(x[chosen], branch)
-        return x.index_add(0, chosen, update.to(x.dtype), alpha=len(x) / kept)
+    def _attention(self, x: Tensor, groups: Groups) -> Tensor:
+        return self.attn(x, self.norm1, self.ls1.gamma, groups)
 
+    def _feed_forward(self, x: Tensor) -> Tensor:
+        return self.mlp(x, self.norm2, self.ls2.gamma)
 
-def _chain(x: Tensor, modules: tuple[nn.Module, ...]) -> Tensor:
-    for module in modules:
-        x = module(x)
-    return x
+    def _subset(self, row: Tensor, groups: Groups) -> Subset | None:
+        if not self.training or all(num_kept(crops, self.drop_path) == crops for crops, _ in groups):
+            return None
+        return Subset(groups, self.drop_path, row.device)
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention."""
+    """Multi-head self-attention within each crop."""
 
     def __init__(self, dim: int, num_heads: int) -> None:
         super().__init__()
@@ -156,21 +194,10 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(dim, 3 * dim)
         self.proj = nn.Linear(dim, dim)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, T, D] to [B, T, D]."""
-        batch, tokens, dim = x.shape
-        qkv = self.qkv(x).reshape(batch, tokens, 3, self.num_heads, dim // self.num_heads)
-        x = attend(*qkv.permute(2, 0, 3, 1, 4))
-        return self.proj(x.transpose(1, 2).reshape(batch, tokens, dim))
-
-
-def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Scaled dot-product attention over [B, heads, T, D / heads]."""
-    if q.device.type == "cpu" and q.dtype == torch.bfloat16:
-        # Two matrix products with AMX are 4 times as fast as the backward pass of torch's fused CPU kernel in bf16
-        weights = (q * q.shape[-1] ** -0.5 @ k.transpose(-2, -1)).float().softmax(-1)
-        return weights.to(v.dtype) @ v
-    return F.scaled_dot_product_attention(q, k, v)
+    def forward(self, x: Tensor, norm: nn.LayerNorm, gamma: Tensor, groups: Groups) -> Tensor:
+        """A row [n, D] of packed crops, to be normalised, to [n, D] times ``gamma``."""
+        x = attend(norm_linear(x, norm, self.qkv), groups, self.num_heads)
+        return F.linear(x, *scaled(self.proj, gamma, x.dtype))
 
 
 class Mlp(nn.Module):
@@ -181,9 +208,10 @@ class Mlp(nn.Module):
         self.fc1 = nn.Linear(dim, 4 * dim)
         self.fc2 = nn.Linear(4 * dim, dim)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """[..., D] to [..., D]."""
-        return self.fc2(F.gelu(self.fc1(x)))
+    def forward(self, x: Tensor, norm: nn.LayerNorm, gamma: Tensor) -> Tensor:
+        """[n, D], to be normalised, to [n, D] times ``gamma``."""
+        x = norm_linear(x, norm, self.fc1)
+        return activated_linear(x, F.gelu, *scaled(self.fc2, gamma, x.dtype))
 
 
 class SwiGLU(nn.Module):
@@ -195,22 +223,23 @@ class SwiGLU(nn.Module):
         self.w12 = nn.Linear(dim, 2 * hidden)
         self.w3 = nn.Linear(hidden, dim)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """[..., D] to [..., D]."""
-        gate, value = self.w12(x).chunk(2, dim=-1)
-        return self.w3(F.silu(gate) * value)
+    def forward(self, x: Tensor, norm: nn.LayerNorm, gamma: Tensor) -> Tensor:
+        """[n, D], to be normalised, to [n, D] times ``gamma``."""
+        x = norm_linear(x, norm, self.w12)
+        return activated_linear(x, _gated, *scaled(self.w3, gamma, x.dtype))
+
+
+def _gated(x: Tensor) -> Tensor:
+    gate, value = x.chunk(2, dim=-1)
+    return F.silu(gate) * value
 
 
 FEED_FORWARD: dict[str, type[Mlp] | type[SwiGLU]] = {"mlp": Mlp, "swiglu": SwiGLU}
 
 
 class LayerScale(nn.Module):
-    """A learned factor a channel (Touvron et al., 2021)."""
+    """A learned factor a channel (Touvron et al., 2021); the layer before it applies it (:func:`scaled`)."""
 
     def __init__(self, dim: int, initial: float) -> None:
         super().__init__()
         self.gamma = nn.Parameter(torch.full((dim,), initial))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[..., D] to [..., D]."""
-        return x * self.gamma

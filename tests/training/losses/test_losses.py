@@ -1,15 +1,16 @@
 import math
+import threading
 
 import pytest
 import torch
 from torch.nn import functional
 
-from training.losses.centering import moved_center, softmax_around
+from training.losses.centering import moved_center, softmax_around_
 from training.losses.cross_entropy import cross_entropy
-from training.losses.dino import dino_global, dino_local
+from training.losses.dino import dino_targets, dino_terms
 from training.losses.ibot import ibot
 from training.losses.koleo import koleo
-from training.losses.sinkhorn import sinkhorn
+from training.losses.sinkhorn import sinkhorn_
 
 K, B, L = 64, 5, 8
 
@@ -18,56 +19,130 @@ def distributions(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).softmax(-1)
 
 
-def test_cross_entropy_is_torchs():
-    scores, targets = torch.randn(7, K), distributions(7, K)
-    expected = functional.cross_entropy(scores / 0.1, targets, reduction="none")
-    torch.testing.assert_close(cross_entropy(scores, targets, 0.1), expected)
+def parts(rows: int) -> list[torch.Tensor]:
+    """Unit vectors, directions and gains of prototypes, as leaves."""
+    torch.manual_seed(1)
+    x = functional.normalize(torch.randn(rows, 7), dim=-1)
+    return [x.requires_grad_(), torch.randn(K, 7, requires_grad=True), (0.5 + torch.rand(K, 1)).requires_grad_()]
+
+
+@pytest.mark.parametrize("chunk", [1, 5 * 9, 10**6])  # one prototype, nine (which does not divide K), all at once
+def test_cross_entropy_and_its_gradients_are_torchs(chunk):
+    x, directions, gains = parts(5)
+    targets, weights = (
+        distributions(5, K) * torch.tensor([1.0, 2, 1, 0, 1]).unsqueeze(1),
+        torch.tensor([1.0, 2, 3, 4, 0]),
+    )
+    found = cross_entropy(x, directions, gains, lambda part: targets[:, part], 0.1, torch.float32, chunk)
+    scores = x @ (gains * functional.normalize(directions, dim=-1)).T
+    expected = -(targets * functional.log_softmax(scores / 0.1, -1)).sum(-1)
+    torch.testing.assert_close(found, expected)
+    one = torch.autograd.grad((weights * found).sum(), (x, directions, gains))
+    other = torch.autograd.grad((weights * expected).sum(), (x, directions, gains))
+    for a, b in zip(one, other, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_cross_entropy_with_bf16_products_is_near():
+    x, directions, gains = parts(50)
+    targets = distributions(50, K)
+    near, exact = (
+        cross_entropy(x, directions, gains, lambda part: targets[:, part], 0.1, dtype)
+        for dtype in (torch.bfloat16, torch.float32)
+    )
+    assert near.dtype == torch.float32
+    torch.testing.assert_close(near, exact, rtol=0.02, atol=0.02)
 
 
 def test_terms_at_initialisation_are_the_published_shares_of_ln_k():
-    targets = distributions(2, B, K)
-    assert dino_local(torch.zeros(L, B, K), targets, 0.1).item() == pytest.approx(8 / 9 * math.log(K), rel=1e-5)
-    assert dino_global(torch.zeros(2, B, K), targets, 0.1, L).item() == pytest.approx(1 / 9 * math.log(K), rel=1e-5)
+    # of equal scores: every crop's cross-entropy with a distribution is ln K, with two 2 ln K
+    sums = dino_targets(distributions(2 * B, K), L).sum(1)
+    terms = dino_terms(sums * math.log(K), L)
+    assert terms["dino_local"].item() == pytest.approx(8 / 9 * math.log(K), rel=1e-5)
+    assert terms["dino_global"].item() == pytest.approx(1 / 9 * math.log(K), rel=1e-5)
     # 2 B = 10 crops, 5 of them masked, with 1 to 5 patches
     weights = torch.cat([torch.full((count,), 1 / count) for count in range(1, 6)])
-    value = ibot(torch.zeros(len(weights), K), distributions(len(weights), K), weights, 2 * B, 0.1)
+    value = ibot(torch.full((len(weights),), math.log(K)), weights, 2 * B)
     assert value.item() == pytest.approx(0.5 * math.log(K), rel=1e-5)
 
 
-def test_global_crops_are_compared_crosswise():
-    targets = torch.eye(4)[torch.tensor([[0, 1], [2, 3]])]  # image 0: crops 0, 2; image 1: crops 1, 3
-    crossed = targets.flip(0) * 10
-    assert dino_global(crossed, targets, 0.1, 0).item() < 1e-6
-    assert dino_global(targets * 10, targets, 0.1, 0).item() > 10
-
-
-def test_local_term_is_the_mean_over_all_pairs():
-    scores, targets = torch.randn(3, B, K), distributions(2, B, K)
-    pairs = [functional.cross_entropy(s / 0.1, t) for s in scores for t in targets]
-    assert dino_local(scores, targets, 0.1).item() == pytest.approx(sum(pairs).item() / 8, rel=1e-5)
+def test_global_crops_are_compared_crosswise_and_local_ones_with_both():
+    teacher = torch.eye(4)[torch.tensor([0, 1, 2, 3])]  # image 0: crops 0, 2; image 1: crops 1, 3
+    student = dino_targets(teacher, 2)
+    assert student[:4].argmax(1).tolist() == [2, 3, 0, 1]
+    assert student[4:].tolist() == [[1, 0, 1, 0], [0, 1, 0, 1]] * 2
+    assert "dino_local" not in dino_terms(torch.ones(4), 0)
 
 
 def test_sinkhorn_rows_are_distributions_and_columns_are_balanced():
     scores = torch.randn(200, 8, generator=torch.Generator().manual_seed(0))
-    q = sinkhorn(scores, 0.5, num_iterations=50)
+    q = sinkhorn_(scores, 0.5, num_iterations=50)
+    assert q is scores
     torch.testing.assert_close(q.sum(1), torch.ones(200))
     torch.testing.assert_close(q.sum(0), torch.full((8,), 25.0), rtol=1e-3, atol=0)
 
 
-def test_sinkhorn_equals_the_published_form_where_that_is_safe():
+@pytest.mark.parametrize("num_iterations", [1, 2, 3])
+def test_sinkhorn_equals_the_published_form_where_that_is_safe(num_iterations):
     scores, temp = 0.5 * torch.randn(30, 12, dtype=torch.float64), 0.07
     q = torch.exp(scores / temp).T
     q /= q.sum()
-    for _ in range(3):
+    for _ in range(num_iterations):
         q /= q.sum(1, keepdim=True) * 12
         q /= q.sum(0, keepdim=True) * 30
-    torch.testing.assert_close(sinkhorn(scores, temp), (q * 30).T.float(), rtol=1e-4, atol=1e-7)
+    torch.testing.assert_close(
+        sinkhorn_(scores.float(), temp, num_iterations), (q * 30).T.float(), rtol=1e-4, atol=1e-7
+    )
 
 
-def test_sinkhorn_survives_scores_that_overflow_an_exponential():
-    scores = torch.tensor([[100.0, 0.0], [0.0, -100.0], [50.0, 60.0]])
-    assert sinkhorn(scores, 0.04).isfinite().all()
-    assert sinkhorn(torch.empty(0, 4), 0.04).shape == (0, 4)
+def test_sinkhorn_survives_scores_that_overflow_and_underflow_an_exponential():
+    scores = torch.tensor([[100.0, 0.0, -300], [0.0, -100.0, -300], [50.0, 60.0, -300]])
+    q = sinkhorn_(scores.clone(), 0.04)
+    assert q.isfinite().all()
+    exact = scores.double() / 0.04
+    for _ in range(3):
+        exact = exact - exact.logsumexp(0, keepdim=True)
+        exact = exact - exact.logsumexp(1, keepdim=True)
+    torch.testing.assert_close(q, exact.exp().float(), rtol=1e-4, atol=1e-6)
+    assert sinkhorn_(torch.empty(0, 4), 0.04).shape == (0, 4)
+
+
+def test_sinkhorn_and_the_centre_over_processes_are_those_of_one():
+    scores = torch.randn(9, 6, generator=torch.Generator().manual_seed(2))
+    whole, center = sinkhorn_(scores.clone(), 0.1), moved_center(torch.zeros(6), scores)
+    found, centers = in_threads(
+        lambda logsumexp, total, part=part: (
+            sinkhorn_(part.clone(), 0.1, logsumexp=logsumexp, total=total),
+            moved_center(torch.zeros(6), part, total),
+        )
+        for part in (scores[:4], scores[4:], scores[:0])
+    )
+    torch.testing.assert_close(torch.cat(found), whole)
+    for one in centers:
+        torch.testing.assert_close(one, center)
+
+
+def in_threads(workers):
+    """Run each in a thread of its own; what they reduce waits for all."""
+    workers = list(workers)
+    barrier, shared, results = threading.Barrier(len(workers)), [None] * len(workers), [None] * len(workers)
+
+    def run(rank):
+        def every(values):
+            shared[rank] = values.clone()
+            barrier.wait()
+            stacked = torch.stack(shared)
+            barrier.wait()
+            return stacked
+
+        results[rank] = workers[rank](lambda rows: every(rows).logsumexp(0), lambda values: every(values).sum(0))
+
+    threads = [threading.Thread(target=run, args=(rank,)) for rank in range(len(workers))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return zip(*results, strict=True)
 
 
 def test_koleo_of_known_points():
@@ -84,4 +159,4 @@ def test_the_centre_lags_and_moves_by_a_tenth():
     scores = torch.tensor([[2.0, 0.0], [4.0, 0.0]])
     center = moved_center(torch.zeros(2), scores)
     torch.testing.assert_close(center, torch.tensor([0.3, 0.0]))
-    torch.testing.assert_close(softmax_around(center.expand(3, 2), center, 0.04), torch.full((3, 2), 0.5))
+    torch.testing.assert_close(softmax_around_(center.repeat(3, 1), center, 0.04), torch.full((3, 2), 0.5))
