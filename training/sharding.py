@@ -32,7 +32,8 @@ def shard(network: nn.ModuleDict, precision: str, processes: Processes, *, learn
         )
         blocks = list(part.blocks) if name == "backbone" else []  # type: ignore[arg-type]
         for module in (*blocks, part):
-            fully_shard(module, mesh=processes.mesh, reshard_after_forward=not learns, mp_policy=policy)
+            sharded = fully_shard(module, mesh=processes.mesh, reshard_after_forward=not learns, mp_policy=policy)
+            sharded.set_force_sum_reduction_for_comms(processes.device.type == "cpu")  # gloo has no average
         if name == "backbone":
             register_fsdp_forward_method(part, "select")
 

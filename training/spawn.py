@@ -9,10 +9,10 @@ import time
 
 from torch.distributed import TCPStore
 
-from training.preemption import SIGNALS
+from training.preemption import EXIT_CODE, SIGNALS
 
 LOST_ANOTHER = 76  # exit code of a process that ended because another did
-GRACE_S = 2.0  # for the others to tell why they end, before they are made to
+GRACE_S = 5.0  # for the others to tell why they end, before they are made to
 _POLL_S = 0.05
 
 
@@ -23,7 +23,8 @@ def spawn(command: list[str], count: int) -> int:
     what it last said is repeated.
 
     Returns:
-        0, or the exit code of the process that failed first; negative is a signal's number, as in ``subprocess``.
+        0; 75 where the run was asked to stop; or the exit code of the process that failed first, negative where it was
+        a signal's number, as in ``subprocess``.
     """
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # they meet here
     environment = {
@@ -43,8 +44,8 @@ def spawn(command: list[str], count: int) -> int:
     try:
         for rank in range(count):
             own = {**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)}
-            streams = {"stdout": said[rank - 1], "stderr": said[rank - 1]} if rank else {}
-            children.append(subprocess.Popen(command, env=own, **streams))
+            stream = said[rank - 1] if rank else None
+            children.append(subprocess.Popen(command, env=own, stdout=stream, stderr=stream))
         failed = _first_failure(children)
     finally:
         for child in children:
@@ -53,7 +54,7 @@ def spawn(command: list[str], count: int) -> int:
         for number, handler in before.items():
             signal.signal(number, handler)
     if failed is None:
-        return 0
+        return max(child.returncode for child in children)
     if failed:
         said[failed - 1].seek(0)
         words = said[failed - 1].read().decode(errors="replace").strip() or "it said nothing"
@@ -62,11 +63,14 @@ def spawn(command: list[str], count: int) -> int:
 
 
 def _first_failure(children: list[subprocess.Popen[bytes]]) -> int | None:
-    """Wait for all to succeed (None) or one to fail; prefers one that did not end because of another."""
+    """Wait until one fails, or all have succeeded or stopped when asked (None).
+
+    One that ended because of another is no reason, as long as there may be a better one.
+    """
     deadline = None
     while True:
         codes = [child.poll() for child in children]
-        failures = [rank for rank, code in enumerate(codes) if code]
+        failures = [rank for rank, code in enumerate(codes) if code not in (None, 0, EXIT_CODE)]
         reasons = [rank for rank in failures if codes[rank] != LOST_ANOTHER]
         if failures and deadline is None:
             deadline = time.monotonic() + GRACE_S
