@@ -88,9 +88,9 @@ class _Gather(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, rows: Tensor, rank: int, count: int) -> Tensor:
         ctx.rank, ctx.count = rank, count
-        every = rows.new_empty(count * len(rows), *rows.shape[1:])
-        dist.all_gather_into_tensor(every, rows.contiguous())
-        return every
+        every = [torch.empty_like(rows, memory_format=torch.contiguous_format) for _ in range(count)]
+        dist.all_gather(every, rows.contiguous())
+        return torch.cat(every)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
