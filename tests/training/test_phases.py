@@ -34,9 +34,11 @@ def finished(release, tmp_path_factory) -> Path:
 
 
 def test_a_phase_says_what_differs_and_has_the_rest_from_above():
-    recipe = Recipe.model_validate(BASE | {"optimiser": {"warmup_steps": 2, "clip_norm": 1.0}, "phases": [HIGH]})
+    small = {"model": {"patch_size": 8, "image_size": 32}, "crops": {"local_size": 96}}
+    own = small | {"optimiser": {"warmup_steps": 2, "clip_norm": 1.0}, "phases": [HIGH]}
+    recipe = Recipe.model_validate(BASE | own)
     (high,) = recipe.phases
-    assert (high.optimiser.clip_norm, high.optimiser.warmup_steps, high.crops.local_size) == (1.0, 1, 98)
+    assert (high.optimiser.clip_norm, high.optimiser.warmup_steps, high.crops.local_size) == (1.0, 1, 96)
     assert (recipe.optimiser.warmup_steps, recipe.crops.global_size) == (2, 224)
 
 
