@@ -11,7 +11,6 @@ from pyspark.sql.pandas.types import from_arrow_schema
 from curation.neighbours import normalise
 from spark_jobs import vectors
 from spark_jobs.config import Normalise
-from spark_jobs.vectors import as_float32
 
 _BIAS = pa.schema([("image_id", pa.string()), ("bias", pa.float32())])
 
@@ -53,4 +52,4 @@ def that_stand_out(
     for end in ("lower", "higher"):
         of_end = bias.withColumnsRenamed({"image_id": f"{end}_id", "bias": f"{end}_bias"})
         edges = edges.join(of_end, f"{end}_id")
-    return edges.where(rest > as_float32(threshold)).drop("lower_bias", "higher_bias")
+    return edges.where(rest > vectors.as_float32(threshold)).drop("lower_bias", "higher_bias")

@@ -157,7 +157,7 @@ def _of_plans(root: Path, live: Mapping[str, Plan]) -> Iterator[tuple[Path, str]
 
 
 def _of_indexes(store: Store, root: Path) -> Iterator[tuple[Path, str]]:
-    tiles = store.table("tiles", ["collection", "shard"]).select(["collection", "shard"])
+    tiles = store.table("tiles", ["collection", "shard"])
     elsewhere = pc.fill_null(pc.match_substring(tiles["collection"], "@"), False)  # another store's
     shards = set(tiles.filter(pc.invert(elsewhere))["shard"].to_pylist())
     for path in _files(root / "indexes"):
