@@ -1,6 +1,6 @@
 """What a training recipe may say. ``recipe`` may change the result; ``runtime`` must not."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -118,6 +118,30 @@ class Recipe(Section):
     losses: Losses = Losses()
     optimiser: Optimiser = Optimiser()
     teacher: Teacher = Teacher()
+    # After the steps above: each goes on from the weights before it, with a new optimiser and schedules of its own
+    # length. A phase may name any key; what it does not name is as above.
+    phases: Annotated[tuple["Recipe", ...], Field(strict=False)] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _phases_are_whole(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or not isinstance(values.get("phases"), list | tuple):
+            return values
+        above = {key: value for key, value in values.items() if key != "phases"}
+        return {**values, "phases": [_merged(above, phase) for phase in values["phases"]]}
+
+    @model_validator(mode="after")
+    def _phases_fit(self) -> Self:
+        for number, phase in enumerate(self.phases):
+            if phase.phases:
+                raise ValueError(f"phases.{number}.phases: a phase has no phases; put them one after another")
+            model = phase.model.model_copy(update={"image_size": self.model.image_size})
+            same = phase.model_copy(update={"model": model})
+            for key in ("seed", "precision", "model", "heads", "losses"):
+                if getattr(same, key) != getattr(self, key):
+                    hint = " (but model.image_size)" if key == "model" else ""
+                    raise ValueError(f"phases.{number}.{key}: cannot change{hint}; drop it or start another run")
+        return self
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
@@ -141,6 +165,13 @@ class Recipe(Section):
         return self
 
 
+def _merged(above: Any, own: Any) -> Any:
+    """What ``own`` says, and below it what ``above`` says; anything but mappings is taken as it is."""
+    if not isinstance(above, dict) or not isinstance(own, dict):
+        return own
+    return above | {key: _merged(above.get(key), value) for key, value in own.items()}
+
+
 class Data(Section):
     """What to learn from."""
 
@@ -148,10 +179,13 @@ class Data(Section):
 
 
 class Slurm(Section):
-    """What submitit asks for; ``cluster: local`` runs the job as a process of this machine."""
+    """What submitit asks for; ``cluster: local`` runs the job on this machine."""
 
     cluster: Literal["slurm", "local"] = "slurm"
+    nodes: Positive = 1  # machines, with runtime.processes on each
     timeout_min: Positive = 60
+    signal_delay_s: Positive = 120  # so long before the time limit the run saves and queues itself again
+    requeues: Count = 1000  # how often, at most, it does so
     partition: str | None = None
     cpus_per_task: Positive = 2
     gpus_per_node: Count = 0
@@ -160,7 +194,8 @@ class Slurm(Section):
 class Runtime(Section):
     """Everything that must not change the result."""
 
-    launcher: Literal["here", "submitit"] = "here"  # this process, or a job
+    launcher: Literal["here", "submitit"] = "here"  # this machine, or a job
+    processes: Positive = 1  # on each machine; on one with CUDA, a process a device
     slurm: Slurm = Slurm()  # read by launcher: submitit
     device: Literal["auto", "cpu", "cuda"] = "auto"
     workers: Count = 1  # processes that decode and augment
@@ -200,4 +235,7 @@ def resolve(recipe: Recipe, where: torch.device) -> Recipe:
         fast = torch.cuda.is_bf16_supported(including_emulation=False)
     else:  # without AMX, bf16 on a CPU is emulated and slower than fp32
         fast = bool(torch.cpu.get_capabilities().get("amx_bf16", False))
-    return recipe.model_copy(update={"precision": "bf16" if fast else "fp32"})
+    decided = {"precision": "bf16" if fast else "fp32"}
+    return recipe.model_copy(
+        update={**decided, "phases": tuple(phase.model_copy(update=decided) for phase in recipe.phases)}
+    )

@@ -15,6 +15,8 @@ from training.losses.koleo import koleo
 from training.losses.sinkhorn import sinkhorn_
 from training.models.head import DINOHead
 from training.models.vit import VisionTransformer
+from training.processes import ALONE, Processes
+from training.sharding import local, shard
 
 
 class DINOv2(nn.Module):
@@ -23,9 +25,9 @@ class DINOv2(nn.Module):
     ``student`` and ``teacher`` hold ``backbone`` and, where a loss uses them, ``dino_head`` and ``ibot_head``.
     """
 
-    def __init__(self, recipe: Recipe) -> None:
+    def __init__(self, recipe: Recipe, processes: Processes = ALONE) -> None:
         super().__init__()
-        self.recipe = recipe
+        self.recipe, self.processes = recipe, processes
         backbone = VisionTransformer(recipe.model)
         heads = {name: DINOHead(backbone.dim, head) for name, head in _heads(recipe).items()}
         self.student = nn.ModuleDict({"backbone": backbone, **heads})
@@ -35,6 +37,11 @@ class DINOv2(nn.Module):
         for token, name in (("cls", "dino_head"), ("patch", self.ibot_head)):
             num_prototypes = len(heads[name].last_layer.weight_g) if name in heads else 0
             self.register_buffer(f"{token}_center", torch.zeros(num_prototypes))
+
+    def share_out(self) -> None:
+        """Leave each process its part of the parameters; after this, an optimiser may be built over them."""
+        for network, learns in ((self.student, True), (self.teacher, False)):
+            shard(network, self.recipe.precision, self.processes, learns=learns)
 
     def losses(self, batch: Batch, teacher_temp: float) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """The objective and its terms.
@@ -66,7 +73,8 @@ class DINOv2(nn.Module):
             if weights.ibot_weight:
                 terms["ibot"] = ibot(losses["patch"], batch.mask_weights, num_crops)
             if weights.koleo_weight:  # never between two crops of one image: they should be near
-                terms["koleo"] = torch.stack([koleo(crop) for crop in tokens[:num_crops].chunk(2)]).sum()
+                crops = [self.processes.gather(crop) for crop in tokens[:num_crops].chunk(2)]
+                terms["koleo"] = torch.stack([koleo(crop) for crop in crops]).sum()
         factor = {"dino": weights.dino_weight, "ibot": weights.ibot_weight, "koleo": weights.koleo_weight}
         terms = {name: factor[name.partition("_")[0]] * term for name, term in terms.items()}
         total = torch.stack(list(terms.values())).sum()
@@ -77,7 +85,7 @@ class DINOv2(nn.Module):
         """Move the teacher towards the student where ``finite`` (a bool scalar) holds; no synchronisation."""
         share = torch.where(finite, 1 - momentum, 0.0)
         for average, value in zip(self.teacher.parameters(), self.student.parameters(), strict=True):
-            average.lerp_(value, share)
+            local(average).lerp_(local(value), share)
         for name, center in centers.items():
             buffer = self.get_buffer(name)
             buffer.copy_(torch.where(finite, center, buffer))
@@ -87,15 +95,15 @@ class DINOv2(nn.Module):
         """The teacher's distributions, ``cls`` [2 B, K] and ``patch`` [M, K], and the centres of the next step."""
         classes, patches = self._places(batch, [images])
         tokens = _backbone(self.teacher).select([images], [None], torch.cat((classes, patches)))
-        targets, centers = {}, {}
+        targets, centers, processes = {}, {}, self.processes
         for head, part in self._by_head(*tokens.split([len(classes), len(patches)])).items():
             scores = self.teacher[head](torch.cat(list(part.values())))
             for token, score in zip(part, scores.split([len(x) for x in part.values()]), strict=True):
                 if self.recipe.losses.centering == "sinkhorn":
-                    targets[token] = sinkhorn_(score, temp)
+                    targets[token] = sinkhorn_(score, temp, logsumexp=processes.logsumexp, total=processes.total)
                 else:
                     center = self.get_buffer(f"{token}_center")
-                    centers[f"{token}_center"] = moved_center(center, score)
+                    centers[f"{token}_center"] = moved_center(center, score, processes.total)
                     targets[token] = softmax_around_(score, center, temp)
         return targets, centers
 

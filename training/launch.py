@@ -2,20 +2,24 @@
 
 import argparse
 import os
-from pathlib import Path
+import sys
 
 from conf import entry_point, load
 from training.config import TrainConfig
 
-EXAMPLE = """example:
+EXAMPLE = """examples:
   python -m training.launch conf/training/demo.yaml recipe.steps=50 output=runs/short
+  python -m training.launch conf/training/demo.yaml runtime.processes=2
+  python -m training.launch conf/training/demo.yaml runtime.launcher=submitit runtime.slurm.partition=gpu
 
-A run that was stopped continues with the same command; a finished one says so and does nothing.
+A run that was stopped continues with the same command, with any number of processes; a finished one says so and does
+nothing. SIGTERM, SIGUSR1 and SIGUSR2 make a run save what it has and end with exit code 75; a SLURM job that is sent
+one of the latter two, as it is ahead of its time limit, also queues itself again.
 """
 
 
 def main() -> int:
-    """Parse, read, train or submit."""
+    """Parse, then train here, in several processes, or in a job."""
     parser = argparse.ArgumentParser(
         prog="python -m training.launch",
         description="Train DINOv2 features on a release or a folder of images.",
@@ -26,45 +30,66 @@ def main() -> int:
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="values that replace the recipe's")
     arguments = parser.parse_args()
     settings = load(TrainConfig, arguments.recipe, arguments.overrides)
-    for variable in ("WORLD_SIZE", "SLURM_NTASKS"):
-        if int(os.environ.get(variable, "1")) > 1:
-            raise ValueError(f"{variable}={os.environ[variable]}: training runs in one process so far; start one")
-    if settings.runtime.launcher == "submitit":
+    runtime = settings.runtime
+    if "WORLD_SIZE" in os.environ:  # one of several, started by spawn or torchrun
+        return run(settings)
+    if runtime.launcher == "submitit":
+        from training.slurm import submit
+
         return submit(settings)
+    if int(os.environ.get("SLURM_NTASKS", "1")) > 1:
+        raise ValueError(
+            f"SLURM_NTASKS={os.environ['SLURM_NTASKS']}: srun would start as many runs, not one; use "
+            "runtime.launcher=submitit, which makes its own job, or one task and runtime.processes"
+        )
+    if runtime.processes > 1:
+        from training.spawn import spawn
+
+        return spawn(
+            [sys.executable, "-m", "training.launch", arguments.recipe, *arguments.overrides], runtime.processes
+        )
     return run(settings)
 
 
 def run(settings: TrainConfig) -> int:
-    """Train in this process."""
+    """Train as this process; returns the exit code."""
+    from training.preemption import EXIT_CODE, StoppedError
+
+    try:
+        return work(settings)
+    except StoppedError as stopped:
+        if is_first():
+            print(stopped, flush=True)
+        return EXIT_CODE
+
+
+def work(settings: TrainConfig) -> int:
+    """Train as this process; returns 0, or the code that says that another process of the run has ended.
+
+    Raises:
+        StoppedError: a signal asked for it; all is saved.
+    """
+    import torch.distributed as dist
+
+    from training.spawn import LOST_ANOTHER
     from training.train import train
 
-    print(f"finished: {train(settings)}")
+    try:
+        path = train(settings)
+    except RuntimeError as error:
+        words = str(error).lower()
+        if not dist.is_initialized() or not ("gloo" in words or "nccl" in words):
+            raise
+        print(f"another process of the run has ended: {str(error).splitlines()[0]}", file=sys.stderr)
+        return LOST_ANOTHER
+    if is_first():
+        print(f"finished: {path}")
     return 0
 
 
-def submit(settings: TrainConfig) -> int:
-    """Hand the run to submitit: a SLURM job, or a process of this machine, which is waited for."""
-    import submitit
-
-    slurm = settings.runtime.slurm
-    executor = submitit.AutoExecutor(folder=Path(settings.output) / "jobs", cluster=slurm.cluster)
-    executor.update_parameters(
-        name="openlvd-train",
-        timeout_min=slurm.timeout_min,
-        cpus_per_task=slurm.cpus_per_task,
-        gpus_per_node=slurm.gpus_per_node,
-        slurm_partition=slurm.partition,
-    )
-    job = executor.submit(run, settings)
-    print(f"job {job.job_id}: its output goes to {job.paths.stdout}", flush=True)
-    if slurm.cluster == "slurm":
-        return 0
-    if job.exception() is not None:
-        raise ValueError(
-            f"job {job.job_id} failed; the last lines of {job.paths.stderr} and {job.paths.stdout} say why"
-        )
-    print(f"finished: {Path(settings.output) / 'model.json'}")
-    return 0
+def is_first() -> bool:
+    """Whether this process speaks for the run."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 if __name__ == "__main__":

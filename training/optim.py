@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from training.config import Optimiser
 from training.schedules import Now
+from training.sharding import whole
 
 
 def multipliers(name: str, depth: int, config: Optimiser) -> tuple[float, float, bool]:
@@ -41,7 +42,7 @@ def build_optimiser(student: nn.ModuleDict, config: Optimiser) -> torch.optim.Ad
     groups: dict[tuple[float, float, bool], list[nn.Parameter]] = {}
     for name, parameter in student.named_parameters():
         groups.setdefault(multipliers(name, depth, config), []).append(parameter)
-    return torch.optim.AdamW(
+    optimiser = torch.optim.AdamW(
         [
             {"params": parameters, "lr_multiplier": lr, "wd_multiplier": wd, "last_layer": last}
             for (lr, wd, last), parameters in groups.items()
@@ -49,6 +50,14 @@ def build_optimiser(student: nn.ModuleDict, config: Optimiser) -> torch.optim.Ad
         betas=(0.9, 0.999),
         fused=True,
     )
+    for group in optimiser.param_groups:  # as the first step would, so that a checkpoint can be read into it
+        for parameter in group["params"]:
+            optimiser.state[parameter] = {
+                "step": torch.zeros((), device=parameter.device),
+                "exp_avg": torch.zeros_like(parameter, requires_grad=False),
+                "exp_avg_sq": torch.zeros_like(parameter, requires_grad=False),
+            }
+    return optimiser
 
 
 def set_schedule(optimiser: torch.optim.Optimizer, now: Now) -> None:
@@ -60,7 +69,12 @@ def set_schedule(optimiser: torch.optim.Optimizer, now: Now) -> None:
 
 def clip_gradients(student: nn.ModuleDict, max_norm: float) -> dict[str, Tensor]:
     """Clip the gradient norm of each sub-module by itself; returns the norms before, on the device."""
-    return {name: nn.utils.clip_grad_norm_(part.parameters(), max_norm) for name, part in student.items()}
+    norms = {}
+    for name, part in student.items():
+        parameters = list(part.parameters())
+        norms[name] = whole(nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]))
+        nn.utils.clip_grads_with_norm_(parameters, max_norm, norms[name])
+    return norms
 
 
 def step_where(finite: Tensor, optimiser: torch.optim.Optimizer) -> None:

@@ -19,19 +19,19 @@ class Progress:
     """Collects the scalars of each step on the device and reads them all at once every few steps.
 
     Args:
-        path: ``metrics.jsonl``, appended to.
+        path: ``metrics.jsonl``, appended to; None: another process says it all.
         first: updates done before this process.
         total: updates in all.
         batch_size: images an update.
         every: updates between two reads.
     """
 
-    def __init__(self, path: Path, first: int, total: int, batch_size: int, every: int) -> None:
-        self._file = path.open("a")
+    def __init__(self, path: Path | None, first: int, total: int, batch_size: int, every: int) -> None:
+        self._file = path.open("a") if path else None
         self._total, self._batch_size, self._every, self._step = total, batch_size, every, first
         self._waiting: list[tuple[int, dict[str, Tensor], Now]] = []
         self._since = time.perf_counter()
-        self._bar = tqdm(total=total, initial=first, unit="step", disable=not sys.stderr.isatty())
+        self._bar = tqdm(total=total, initial=first, unit="step", disable=not (path and sys.stderr.isatty()))
 
     def add(self, step: int, scalars: dict[str, Tensor], now: Now) -> bool:
         """Take the scalars of one update; True when they have just been read."""
@@ -44,6 +44,9 @@ class Progress:
     def flush(self) -> None:
         """Read what waits on the device, write it to the disk and say it."""
         if not self._waiting:
+            return
+        if self._file is None:
+            self._waiting.clear()
             return
         names = list(self._waiting[0][1])
         stacked = torch.stack([torch.stack([row[name].double() for name in names]) for _, row, _ in self._waiting])
@@ -67,5 +70,6 @@ class Progress:
 
     def close(self) -> None:
         """Close the file and the bar."""
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
         self._bar.close()

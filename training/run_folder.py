@@ -8,17 +8,18 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from safetensors.torch import save
-from torch import nn
+from torch import Tensor
 
-from training.checkpoint import write_atomically
+from training.atomic import write_atomically
 
 MODEL, METRICS, CHECKPOINTS, IDENTITY = "model.json", "metrics.jsonl", "checkpoints", "run.json"
+NONFINITE = "nonfinite"
 # All that a run leaves besides its identity, in the order of removal: never called finished while it goes, and no
 # checkpoint outlives the metrics that lead to it.
-_CONTENTS = (MODEL, CHECKPOINTS, METRICS, "teacher_backbone.safetensors", "student_backbone.safetensors")
+_CONTENTS = (MODEL, CHECKPOINTS, NONFINITE, METRICS, "teacher_backbone.safetensors", "student_backbone.safetensors")
 
 
 @contextmanager
@@ -101,19 +102,25 @@ def truncate_metrics(folder: Path, step: int) -> None:
     write_atomically(path, "".join(kept).encode())
 
 
-def export(folder: Path, student: nn.ModuleDict, teacher: nn.ModuleDict, description: dict[str, Any]) -> None:
+def keep_batch(folder: Path, step: int, rank: int, batch: NamedTuple) -> Path:
+    """Write a batch (tensors by name) that a run stopped at, as safetensors, for whoever looks for the reason."""
+    path = folder / NONFINITE / f"step_{step:08d}_process_{rank}.safetensors"
+    path.parent.mkdir(exist_ok=True)
+    write_atomically(path, save({name: value.cpu().contiguous() for name, value in batch._asdict().items()}))
+    return path
+
+
+def export(folder: Path, backbones: dict[str, dict[str, Tensor]], description: dict[str, Any]) -> None:
     """Write both backbones as safetensors and, last of all, ``model.json``, which says that the run is finished.
 
     Args:
         folder: the run folder.
-        student: holds ``backbone``.
-        teacher: holds ``backbone``.
+        backbones: the weights of ``student`` and ``teacher``.
         description: goes into ``model.json`` beside the names and hashes of the weights.
     """
     hashes = {}
-    for name, module in (("student", student), ("teacher", teacher)):
-        weights = {key: value.detach().cpu().contiguous() for key, value in module["backbone"].state_dict().items()}
-        data = save(weights)
+    for name, weights in backbones.items():
+        data = save({key: value.contiguous() for key, value in weights.items()})
         write_atomically(folder / f"{name}_backbone.safetensors", data)
         hashes[name] = hashlib.sha256(data).hexdigest()
     model = {

@@ -10,15 +10,14 @@ import torch
 from safetensors.torch import load_file
 
 from tests.training.small import make_release, settings
-from training import checkpoint, launch
+from training import launch
+from training.checkpoint import newest_first
 from training.data.loader import Batches
 from training.data.release import Release
 from training.dinov2 import DINOv2
 from training.pretrained import load_backbone
 from training.schedules import at
 from training.train import Trainer, train
-
-CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
@@ -131,11 +130,12 @@ def test_a_corrupt_checkpoint_falls_back_to_the_one_before(release, finished, tm
     output = tmp_path / "copy"
     shutil.copytree(finished, output)
     (output / "model.json").unlink()
-    newest, before = checkpoint.newest_first(output / "checkpoints")
-    assert [path.name[:13] for path in (newest, before)] == ["step_00000006", "step_00000003"]
-    data = bytearray(newest.read_bytes())
+    newest, before = newest_first(output / "checkpoints")
+    assert [path.name for path in (newest, before)] == ["step_00000006", "step_00000003"]
+    file = next(newest.glob("*.safetensors"))
+    data = bytearray(file.read_bytes())
     data[len(data) // 2] ^= 1
-    newest.write_bytes(data)
+    file.write_bytes(data)
     train(settings(release, output))
     said = capsys.readouterr().out
     assert f"{newest} is damaged" in said
@@ -171,7 +171,7 @@ def test_two_processes_never_write_one_folder(release, tmp_path):
 
 def fresh(release: Path, output: Path, recipe: dict | None = None):
     made = settings(release, output, recipe).recipe
-    return Trainer(made, CPU), Batches(Release(release), made)[0]
+    return Trainer(made), Batches(Release(release), made)[0]
 
 
 def test_a_step_that_is_not_finite_changes_nothing_but_the_count(release, tmp_path, monkeypatch):
@@ -265,10 +265,10 @@ def test_the_student_learns_a_teacher_that_stands_still(release, tmp_path):
     assert values[-1] < 0.7 * values[1]
 
 
-def test_what_is_not_there_yet_is_refused(monkeypatch):
+def test_srun_around_the_launcher_is_refused(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["training.launch", "conf/training/demo.yaml"])
-    monkeypatch.setenv("WORLD_SIZE", "4")
-    with pytest.raises(ValueError, match=r"WORLD_SIZE=4: training runs in one process"):
+    monkeypatch.setenv("SLURM_NTASKS", "4")
+    with pytest.raises(ValueError, match=r"SLURM_NTASKS=4: srun would start as many runs"):
         launch.main()
 
 

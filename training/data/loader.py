@@ -1,4 +1,4 @@
-"""Batches: batch ``step`` is a pure function of the release, the recipe and the step, whoever computes it."""
+"""Batches: what step ``step`` sees is a pure function of the release, the recipe and the step, whoever computes it."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -14,6 +14,8 @@ from training.data.augment import Views, decode, multi_crop
 from training.data.masking import batch_masks, max_block
 from training.data.order import sample_at
 from training.data.release import Release
+from training.preemption import leave_group
+from training.processes import ALONE, Processes
 
 MAX_UNREADABLE = 100  # images in a row
 _CROPS, _MASKS = 0, 1  # streams of random numbers
@@ -35,19 +37,37 @@ class Batch(NamedTuple):
 
 
 class Batches(Dataset[Batch]):
-    """Batch by step."""
+    """One process's part of each batch, by step: the samples of all processes, in order, are those of one.
 
-    def __init__(self, release: Release, recipe: Recipe) -> None:
-        self.release, self.recipe = release, recipe
+    Args:
+        release: the images.
+        recipe: ``batch_size_global`` is a multiple of ``count``.
+        processes: this one, and how many there are.
+        first_step: of the phase that the recipe is of.
+        first_sample: of the phase.
+    """
+
+    def __init__(
+        self,
+        release: Release,
+        recipe: Recipe,
+        processes: Processes = ALONE,
+        first_step: int = 0,
+        first_sample: int = 0,
+    ) -> None:
+        self.release, self.recipe, self.rank, self.count = release, recipe, processes.rank, processes.count
+        self.first_step, self.first_sample = first_step, first_sample
 
     def __getitem__(self, step: int) -> Batch:
-        """The batch of one step."""
+        """The part of one step."""
         recipe, size = self.recipe, self.recipe.batch_size_global
-        views, skipped = zip(*(self._views(step * size + i) for i in range(size)), strict=True)
+        part = range(self.rank * size // self.count, (self.rank + 1) * size // self.count)
+        counter = self.first_sample + (step - self.first_step) * size
+        views, skipped = zip(*(self._views(counter + i) for i in part), strict=True)
         grid = recipe.crops.global_size // recipe.model.patch_size
         cap = max_block(recipe.crops.global_size, recipe.model.patch_size)
-        rng = np.random.default_rng([recipe.seed, _MASKS, step])
-        masks = torch.from_numpy(batch_masks(2 * size, grid, cap, recipe.masking, rng))
+        crops = [*part, *(size + i for i in part)]
+        masks = torch.from_numpy(batch_masks(2 * size, grid, cap, recipe.masking, [recipe.seed, _MASKS, step], crops))
         return Batch(
             global_crops=_crop_by_crop([view.global_crops for view in views]),
             local_crops=_crop_by_crop([view.local_crops for view in views]),
@@ -78,15 +98,15 @@ class Batches(Dataset[Batch]):
         )
 
 
-def batches(release: Release, recipe: Recipe, start: int, workers: int, device: torch.device) -> Iterator[Batch]:
-    """The batches of steps ``start`` to the end, prepared ahead by ``workers`` processes (0: by this one)."""
+def batches(data: Batches, start: int, workers: int, device: torch.device) -> Iterator[Batch]:
+    """The steps from ``start`` to the end of the phase, prepared ahead by ``workers`` processes (0: by this one)."""
     return iter(
         DataLoader(
-            Batches(release, recipe),
+            data,
             batch_size=None,  # the dataset's items are whole batches
-            sampler=range(start, recipe.steps),
+            sampler=range(start, data.first_step + data.recipe.steps),
             num_workers=workers,
-            worker_init_fn=_one_thread,
+            worker_init_fn=_begin_worker,
             pin_memory=device.type == "cuda",
             # a fork of a process that has threads (Arrow's, a JVM's bridge) may inherit a lock that nobody frees
             multiprocessing_context="forkserver" if workers else None,
@@ -94,7 +114,8 @@ def batches(release: Release, recipe: Recipe, start: int, workers: int, device: 
     )
 
 
-def _one_thread(_: int) -> None:
+def _begin_worker(_: int) -> None:
+    leave_group()
     cv2.setNumThreads(1)  # one process is one core; torch does the same by itself
 
 

@@ -1,6 +1,7 @@
 """Block masks over the patches of the student's global crops (Bao et al., 2022, as DINOv2 uses them)."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -18,32 +19,41 @@ def max_block(image_size: int, patch_size: int) -> int:
     return int(0.5 * image_size // patch_size * image_size // patch_size)
 
 
-def batch_masks(num_crops: int, grid: int, cap: int, config: Masking, rng: np.random.Generator) -> np.ndarray:
+def batch_masks(
+    num_crops: int, grid: int, cap: int, config: Masking, seed: list[int], crops: Sequence[int] | None = None
+) -> np.ndarray:
     """Masks for the global crops of a batch, in random order.
 
     Of the crops, ``probability`` are masked; their shares of masked patches are drawn one from each of as many
-    equal parts of ``ratio``, so that every batch has few and many.
+    equal parts of ``ratio``, so that every batch has few and many. The mask of a crop depends on the batch's seed and
+    its place in it, not on which other crops are asked for.
 
     Args:
         num_crops: global crops in the batch.
         grid: patches a side.
         cap: patches a block at most.
         config: shares.
-        rng: the generator of this batch.
+        seed: of this batch.
+        crops: places of those to return; all of them by default.
 
     Returns:
-        bool [num_crops, grid * grid].
+        bool [len(crops), grid * grid].
     """
     num_masked = int(num_crops * config.probability)
     bounds = np.linspace(*config.ratio, num_masked + 1)
-    masks = np.zeros((num_crops, grid, grid), dtype=bool)
-    for mask, low, high in zip(masks, bounds[:-1], bounds[1:], strict=False):
-        target = max(int(grid * grid * rng.uniform(low, high)), 1)
+    parts = np.random.default_rng(seed).permutation(num_crops)  # of the ratio; from num_masked on, none
+    crops = range(num_crops) if crops is None else crops
+    masks = np.zeros((len(crops), grid, grid), dtype=bool)
+    for mask, crop in zip(masks, crops, strict=True):
+        if (part := parts[crop]) >= num_masked:
+            continue
+        rng = np.random.default_rng([*seed, crop])
+        target = max(int(grid * grid * rng.uniform(bounds[part], bounds[part + 1])), 1)
         add_blocks(mask, target, cap, rng)
         if config.exact_count or not mask.any():  # a masked crop has at least one masked patch
             free = np.flatnonzero(~mask)
             mask.flat[rng.permutation(free)[: target - mask.sum()]] = True
-    return rng.permutation(masks).reshape(num_crops, -1)
+    return masks.reshape(len(crops), -1)
 
 
 def add_blocks(mask: Mask, target: int, cap: int, rng: np.random.Generator) -> None:

@@ -13,6 +13,7 @@ from training.data.loader import Batches, batches
 from training.data.masking import add_blocks, batch_masks, max_block
 from training.data.order import sample_at
 from training.data.release import Release
+from training.processes import Processes
 
 
 def test_reads_a_release_by_offset(tmp_path):
@@ -89,7 +90,7 @@ def test_the_cap_on_a_block_is_upstreams(image, patch, cap):
 
 
 def test_half_the_crops_are_masked_in_stratified_shares():
-    masks = batch_masks(64, 16, 128, Masking(), np.random.default_rng(0))
+    masks = batch_masks(64, 16, 128, Masking(), [0])
     counts = masks.sum(1)
     assert masks.shape == (64, 256)
     assert (counts > 0).sum() == 32
@@ -100,13 +101,12 @@ def test_half_the_crops_are_masked_in_stratified_shares():
 
 
 def test_exact_masks_have_the_drawn_count():
-    rng = np.random.default_rng(0)
-    masks = batch_masks(40, 8, 32, Masking(probability=1.0, ratio=(0.25, 0.25), exact_count=True), rng)
+    masks = batch_masks(40, 8, 32, Masking(probability=1.0, ratio=(0.25, 0.25), exact_count=True), [0])
     assert (masks.sum(1) == 16).all()
 
 
 def test_a_tiny_grid_still_has_a_masked_patch():
-    masks = batch_masks(8, 2, 2, Masking(), np.random.default_rng(0))
+    masks = batch_masks(8, 2, 2, Masking(), [0])
     assert (masks.sum(1) > 0).sum() == 4
 
 
@@ -173,12 +173,24 @@ def test_normalised_images_have_imagenets_mean_at_zero():
 def test_a_batch_is_a_function_of_the_step_whoever_makes_it(tmp_path):
     recipe = settings(make_release(tmp_path / "release"), tmp_path).recipe
     release = Release(tmp_path / "release")
-    alone = list(batches(release, recipe, 0, 0, torch.device("cpu")))
-    helped = list(batches(release, recipe, 2, 2, torch.device("cpu")))
+    alone = list(batches(Batches(release, recipe), 0, 0, torch.device("cpu")))
+    helped = list(batches(Batches(release, recipe), 2, 2, torch.device("cpu")))
     assert (len(alone), len(helped)) == (6, 4)
     for one, two in zip(alone[2:], helped, strict=True):
         assert all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
     assert not torch.equal(alone[0].global_crops, alone[1].global_crops)
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_the_parts_of_all_processes_are_the_batch_of_one(tmp_path, count):
+    recipe = settings(make_release(tmp_path / "release"), tmp_path).recipe
+    release = Release(tmp_path / "release")
+    alone = Batches(release, recipe)[3]
+    parts = [Batches(release, recipe, Processes(rank=rank, count=count))[3] for rank in range(count)]
+    for name, crops in (("global_crops", 2), ("local_crops", 2), ("masks", 2)):
+        shared = torch.cat([getattr(part, name).unflatten(0, (crops, -1)) for part in parts], dim=1).flatten(0, 1)
+        assert torch.equal(shared, getattr(alone, name))
+    assert sum(len(part.mask_indices) for part in parts) == len(alone.mask_indices)
 
 
 def test_a_batch_says_which_patches_are_masked(tmp_path):
