@@ -14,9 +14,10 @@ from training.losses.ibot import ibot
 from training.losses.koleo import koleo
 from training.losses.sinkhorn import sinkhorn_
 from training.models.head import DINOHead
-from training.models.vit import VisionTransformer
+from training.models.vit import Features, VisionTransformer
 from training.processes import ALONE, Processes
 from training.sharding import local, shard
+from training.watch.health import Health
 
 
 class DINOv2(nn.Module):
@@ -28,6 +29,7 @@ class DINOv2(nn.Module):
     def __init__(self, recipe: Recipe, processes: Processes = ALONE) -> None:
         super().__init__()
         self.recipe, self.processes = recipe, processes
+        self.health: Health | None = None  # told what the teacher makes of each batch
         backbone = VisionTransformer(recipe.model)
         heads = {name: DINOHead(backbone.dim, head) for name, head in _heads(recipe).items()}
         self.student = nn.ModuleDict({"backbone": backbone, **heads})
@@ -91,6 +93,12 @@ class DINOv2(nn.Module):
             buffer.copy_(torch.where(finite, center, buffer))
 
     @torch.no_grad()
+    def teacher_features(self, images: Tensor) -> Features:
+        """What the teacher's backbone makes of uint8 images [B, S, S, 3]; every process must ask for as many."""
+        with self._autocast(images):
+            return _backbone(self.teacher)(normalise(images))
+
+    @torch.no_grad()
     def _targets(self, images: Tensor, batch: Batch, temp: float) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """The teacher's distributions, ``cls`` [2 B, K] and ``patch`` [M, K], and the centres of the next step."""
         classes, patches = self._places(batch, [images])
@@ -98,6 +106,8 @@ class DINOv2(nn.Module):
         targets, centers, processes = {}, {}, self.processes
         for head, part in self._by_head(*tokens.split([len(classes), len(patches)])).items():
             scores = self.teacher[head](torch.cat(list(part.values())))
+            if self.health is not None:
+                self.health.note_scores(scores)
             for token, score in zip(part, scores.split([len(x) for x in part.values()]), strict=True):
                 if self.recipe.losses.centering == "sinkhorn":
                     targets[token] = sinkhorn_(score, temp, logsumexp=processes.logsumexp, total=processes.total)
@@ -105,6 +115,8 @@ class DINOv2(nn.Module):
                     center = self.get_buffer(f"{token}_center")
                     centers[f"{token}_center"] = moved_center(center, score, processes.total)
                     targets[token] = softmax_around_(score, center, temp)
+        if self.health is not None:
+            self.health.note(tokens[: len(classes)], targets["cls" if "cls" in targets else "patch"])
         return targets, centers
 
     def _cross_entropies(self, classes: Tensor, patches: Tensor, targets: dict[str, Tensor]) -> dict[str, Tensor]:
