@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 # The health panel. Healthy runs are far from each, see docs/decisions/0023.
 ENTROPY_SHARES = (0.001, 0.995)  # of ln K: every target is one prototype, or all prototypes alike
 NEAREST_DISTANCE = 0.01  # of unit vectors: two images apart by less are one to the backbone
-RANK_SHARE = 0.02  # of the highest effective rank that as many features can have
+LOWEST_RANK, RANK_SHARE = 2.5, 0.02  # effective rank: by itself, and of the highest that as many features can have
+FEW_FEATURES = 32  # of fewer, the rank says little
 PROTOTYPE_USE = 0.02  # of the highest number of prototypes that as many samples can choose
 LOGIT_OVER_TEMP = 88.0  # exp(88.7) is the largest fp32
 # Every step. A number is judged once there are SETTLED rows of it.
@@ -108,8 +109,9 @@ class Alarms:
             near = distance is not None and distance < NEAREST_DISTANCE
             why = f"teacher entropy {entropy:.4f} of ln K"
             found["collapse_constant"] = far or near, why + (f", nearest distance {distance:.4f}" if distance else "")
-        if (rank := number("effective_rank_share")) is not None:
-            found["collapse_dimensional"] = rank < RANK_SHARE, f"effective rank {row['health_effective_rank']:.1f}"
+        rank, share = number("effective_rank"), number("effective_rank_share")
+        if rank is not None and share is not None and row["health_features"] >= FEW_FEATURES:
+            found["collapse_dimensional"] = rank < LOWEST_RANK or share < RANK_SHARE, f"effective rank {rank:.1f}"
         if (use := number("prototype_use")) is not None:
             found["collapse_prototypes"] = use < PROTOTYPE_USE, f"{use:.1%} of the prototypes that could be are in use"
         if (logit := number("largest_logit")) is not None:

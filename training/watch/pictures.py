@@ -69,9 +69,11 @@ def patches_picture(images: np.ndarray, tokens: np.ndarray, step: int) -> bytes:
         _show(axes[0][column], image)
         axes[1][column].imshow(first[column].reshape(grid, grid), cmap="viridis", vmin=0, vmax=1)
         _show(axes[2][column], colours[column].reshape(grid, grid, 3))
-    for row, name in zip(axes, ("image", "1st component", "next 3 as RGB\nof foreground"), strict=True):
+    for row, name in zip(
+        axes, ("image", "1st component\n(bright: foreground)", "foreground:\n3 components as RGB"), strict=True
+    ):
         row[0].set_ylabel(name, **_SMALL)
-    return _png(figure, f"Step {step}: principal components of the teacher's patches; black: background")
+    return _png(figure, f"Step {step}: PCA of the teacher's patches over these images; black: background")
 
 
 def patch_colours(tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
