@@ -65,7 +65,7 @@ def curves(
         if axis.get_ylim()[1] >= 1e4:
             axis.yaxis.set_major_formatter(EngFormatter(sep=""))
         buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+        figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :]
     return Markup('<div role="img" aria-label="{}">{}</div>').format(label, Markup(svg))
