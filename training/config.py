@@ -74,12 +74,19 @@ class Losses(Section):
     ibot_weight: Weight = 1.0
     koleo_weight: Weight = 0.1
     centering: Literal["sinkhorn", "softmax"] = "sinkhorn"
+    queue: Count = 0  # samples before the batch whose class tokens Sinkhorn balances with it, for small batches
     student_temp: Annotated[float, Field(gt=0)] = 0.1
 
     @model_validator(mode="after")
     def _something_to_learn(self) -> Self:
         if not self.dino_weight + self.ibot_weight:
             raise ValueError("dino_weight and ibot_weight are both 0, so there is no teacher to follow; set one")
+        if self.queue and self.centering == "softmax":
+            raise ValueError(
+                "queue: softmax centering keeps a mean over batches already; use centering=sinkhorn or queue=0"
+            )
+        if self.queue and not self.dino_weight:
+            raise ValueError("queue holds class tokens, but dino_weight is 0 and nobody compares them; set queue=0")
         return self
 
 
@@ -199,6 +206,9 @@ class Runtime(Section):
     slurm: Slurm = Slurm()  # read by launcher: submitit
     device: Literal["auto", "cpu", "cuda"] = "auto"
     workers: Count = 1  # processes that decode and augment
+    accumulate: Positive = (
+        1  # parts in which a process's share of a batch goes through the student, to need less memory
+    )
     log_every_steps: Positive = 10
     checkpoint_every_steps: Positive = 100
     keep_checkpoints: Positive = 2

@@ -34,8 +34,10 @@ def made(**changes: object) -> tuple[DINOv2, Batch]:
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.08)
     rng = np.random.default_rng(0)
-    masks = torch.from_numpy(batch_masks(6, 4, 8, recipe.masking, rng))
-    pixels = [rng.integers(0, 256, (n, side, side, 3), dtype=np.uint8) for n, side in ((6, 32), (6, 16))]
+    size = recipe.batch_size_global
+    masks = torch.from_numpy(batch_masks(2 * size, 4, 8, recipe.masking, [0]))
+    shapes = ((2 * size, 32), (recipe.crops.num_local * size, 16))
+    pixels = [rng.integers(0, 256, (n, side, side, 3), dtype=np.uint8) for n, side in shapes]
     weights = (1 / masks.sum(1).clamp(min=1)).unsqueeze(1).expand_as(masks)[masks]
     indices = masks.flatten().nonzero().flatten()
     return model, Batch(*map(torch.from_numpy, pixels), masks, indices, weights, torch.tensor(0))
@@ -106,7 +108,7 @@ def entropy(scores: Tensor, targets: Tensor) -> Tensor:
 )
 def test_objective_and_gradients_are_those_of_the_plain_form(changes):
     model, batch = made(**changes)
-    losses, _ = model.losses(batch, TEMP)
+    (losses,), _ = model.losses([batch], TEMP)
     expected = plain(model, batch)
     assert losses["loss"].item() == pytest.approx(expected.item(), rel=1e-5)
     parameters = dict(model.student.named_parameters())
@@ -122,7 +124,7 @@ def test_bf16_is_near_fp32():
     values = {}
     for precision in ("fp32", "bf16"):
         model, batch = made(precision=precision)
-        losses, _ = model.losses(batch, TEMP)
+        (losses,), _ = model.losses([batch], TEMP)
         losses["loss"].backward()
         gradient = torch.cat([p.grad.flatten() for p in model.student.parameters()])
         assert gradient.dtype == torch.float32
@@ -137,7 +139,7 @@ def test_the_same_step_twice_is_the_same_to_the_last_bit():
         model, batch = made(model={"arch": "vit_nano", "patch_size": 8, "image_size": 32, "drop_path": 0.3})
         model.student.train()
         torch.manual_seed(7)
-        losses, _ = model.losses(batch, TEMP)
+        (losses,), _ = model.losses([batch], TEMP)
         losses["loss"].backward()
         found.append(torch.cat([p.grad.flatten() for p in model.student.parameters()]))
     assert torch.equal(*found)

@@ -80,12 +80,12 @@ def test_the_logged_loss_is_the_one_whose_gradient_is_taken(release, tmp_path):
     batch = batch._replace(mask_weights=batch.mask_weights[:0])
     student = trainer.model.student
     torch.manual_seed(0)  # the same stochastic depth twice
-    losses, _ = trainer.model.losses(batch, 0.07)
+    (losses,), _ = trainer.model.losses([batch], 0.07)
     losses["loss"].backward()
     whole = student["dino_head"].last_layer.weight_v.grad.clone()
     student.zero_grad()
     torch.manual_seed(0)
-    losses, _ = trainer.model.losses(batch, 0.07)
+    (losses,), _ = trainer.model.losses([batch], 0.07)
     sum(value for key, value in losses.items() if key.startswith("loss_")).backward()
     torch.testing.assert_close(student["dino_head"].last_layer.weight_v.grad, whole)
 
@@ -241,7 +241,7 @@ def test_without_local_crops_there_are_two_pairs(release, tmp_path):
 
 def test_every_student_parameter_learns(release, tmp_path):
     trainer, batch = fresh(release, tmp_path, {"heads": {"dino": {"prototypes": 32}, "ibot": {"prototypes": 16}}})
-    losses, _ = trainer.model.losses(batch, 0.07)
+    (losses,), _ = trainer.model.losses([batch], 0.07)
     losses["loss"].backward()
     still = {name for name, p in trainer.model.student.named_parameters() if p.grad is None or not p.grad.any()}
     assert still == set()

@@ -35,6 +35,37 @@ class Batch(NamedTuple):
         """Copy to a device without waiting for it."""
         return Batch(*(tensor.to(device, non_blocking=True) for tensor in self))
 
+    def parts(self, count: int) -> list["Batch"]:
+        """The batch as ``count`` batches of as many samples each; unreadable images are counted in the first.
+
+        To be called on the host, since the number of masked patches of a part is a shape.
+        """
+        if count == 1:
+            return [self]
+        num_samples, num_patches = len(self.masks) // 2, self.masks.shape[1]
+        size = num_samples // count
+        crop, patch = self.mask_indices // num_patches, self.mask_indices % num_patches
+        sample = crop % num_samples
+
+        def of(rows: Tensor, first: int) -> Tensor:
+            return rows.unflatten(0, (-1, num_samples))[:, first : first + size].flatten(0, 1)
+
+        found = []
+        for first in range(0, num_samples, size):
+            here = (sample >= first) & (sample < first + size)
+            place = crop // num_samples * size + sample - first
+            found.append(
+                Batch(
+                    global_crops=of(self.global_crops, first),
+                    local_crops=of(self.local_crops, first),
+                    masks=of(self.masks, first),
+                    mask_indices=(place * num_patches + patch)[here],
+                    mask_weights=self.mask_weights[here],
+                    num_unreadable=self.num_unreadable * (first == 0),
+                )
+            )
+        return found
+
 
 class Batches(Dataset[Batch]):
     """One process's part of each batch, by step: the samples of all processes, in order, are those of one.

@@ -150,7 +150,7 @@ def test_one_whole_step(name, monkeypatch):
         num_unreadable=torch.tensor(0),
     )
     monkeypatch.setattr("training.dinov2.normalise", lambda crops: crops)  # they are
-    losses, _ = model.losses(batch, 0.07)
+    (losses,), _ = model.losses([batch], 0.07)
     losses["loss"].backward()
     public = PUBLIC["step"][name]["losses"]
     assert losses["loss_dino_local"].item() == pytest.approx(public["dino_local_crops_loss"], rel=1e-4)
