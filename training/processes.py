@@ -53,9 +53,9 @@ class Processes:
         rows = rows.detach()
         if self.mesh is None:
             return rows
-        every = rows.new_empty(self.count * len(rows), *rows.shape[1:])
-        dist.all_gather_into_tensor(every, rows.contiguous())
-        return every
+        every = [torch.empty_like(rows, memory_format=torch.contiguous_format) for _ in range(self.count)]
+        dist.all_gather(every, rows.contiguous())
+        return torch.cat(every)
 
     def highest(self, here: int) -> int:
         """The highest of all processes' numbers; through the host, so that no device is waited for."""

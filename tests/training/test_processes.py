@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -54,6 +55,20 @@ def test_a_run_goes_on_with_another_number_of_processes(release, tmp_path):
     assert (code, err) == (0, "")
     assert "from step 0" not in out
     assert_close(tmp_path / "whole", tmp_path / "parts", 1e-3)
+
+
+def test_two_processes_and_parts_go_on_with_the_queue_that_one_left(release, tmp_path):
+    recipe = {"losses": {"queue": 7}}  # no multiple of a batch, so that samples leave in their order or not at all
+    one, two = tmp_path / "1", tmp_path / "2"
+    code, _, err = run(small(release, one, recipe))
+    assert (code, err) == (0, "")
+    shutil.copytree(one, two)
+    shutil.rmtree(two / "checkpoints/step_00000006")
+    (two / "model.json").unlink()
+    code, out, err = run(small(release, two, recipe, processes=2, accumulate=2))
+    assert (code, err) == (0, "")
+    assert "from step 3" in out
+    assert_close(one, two)
 
 
 def test_a_process_that_is_killed_ends_all_and_the_run_goes_on(release, tmp_path):

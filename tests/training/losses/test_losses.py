@@ -83,6 +83,22 @@ def test_sinkhorn_rows_are_distributions_and_columns_are_balanced():
 
 
 @pytest.mark.parametrize("num_iterations", [1, 2, 3])
+def test_a_row_of_weight_0_is_as_if_it_were_not_there(num_iterations):
+    scores, counts = torch.randn(60, 8, generator=torch.Generator().manual_seed(0)), torch.rand(60) < 0.5
+    alone = sinkhorn_(scores[counts].clone(), 0.1, num_iterations)
+    torch.testing.assert_close(sinkhorn_(scores.clone(), 0.1, num_iterations, counts)[counts], alone)
+
+
+def test_a_queue_lends_a_small_batch_the_balance_of_a_large_one():
+    """Two samples cannot use eight prototypes evenly; among 200 they do what they would do in a batch of 200."""
+    scores = torch.randn(200, 8, generator=torch.Generator().manual_seed(0))
+    every = sinkhorn_(scores.clone(), 0.5, 50, torch.ones(200))
+    torch.testing.assert_close(every.sum(0), torch.full((8,), 25.0), rtol=1e-3, atol=0)
+    torch.testing.assert_close(every.sum(1), torch.ones(200))
+    assert (sinkhorn_(scores[-2:].clone(), 0.5, 50) - every[-2:]).abs().max() > 0.1
+
+
+@pytest.mark.parametrize("num_iterations", [1, 2, 3])
 def test_sinkhorn_equals_the_published_form_where_that_is_safe(num_iterations):
     scores, temp = 0.5 * torch.randn(30, 12, dtype=torch.float64), 0.07
     q = torch.exp(scores / temp).T
