@@ -32,7 +32,10 @@ def learnt(model: DINOv2, batch: Batch, count: int) -> tuple[dict[str, torch.Ten
         {"losses": {"queue": 9}},
         {"losses": {"centering": "softmax", "koleo_weight": 0.0}},
         {"losses": {"dino_weight": 0.0}, "masking": {"probability": 0.2}},  # one of twelve crops: parts without a mask
-        {"losses": {"ibot_weight": 0.0, "koleo_weight": 0.0}, "crops": {"global_size": 32, "local_size": 16, "num_local": 0}},
+        {
+            "losses": {"ibot_weight": 0.0, "koleo_weight": 0.0},
+            "crops": {"global_size": 32, "local_size": 16, "num_local": 0},
+        },
     ],
     ids=["untied", "queue", "softmax", "ibot", "two crops"],
 )

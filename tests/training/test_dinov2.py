@@ -43,7 +43,7 @@ def made(**changes: object) -> tuple[DINOv2, Batch]:
     return model, Batch(*map(torch.from_numpy, pixels), masks, indices, weights, torch.tensor(0))
 
 
-def plain(model: DINOv2, batch: Batch) -> Tensor:
+def plain(model: DINOv2, batch: Batch, temp: float = TEMP) -> Tensor:
     """The objective as the papers write it."""
     recipe, weights = model.recipe, model.recipe.losses
     images, local = normalise(batch.global_crops), normalise(batch.local_crops)
@@ -52,18 +52,19 @@ def plain(model: DINOv2, batch: Batch) -> Tensor:
     if weights.dino_weight:
         targets = scores(model.teacher["dino_head"], whole.cls_token)
         queued = queued_scores(model)
-        targets = balanced(torch.cat((queued, targets)), weights.centering)[len(queued) :].chunk(2)
+        targets = balanced(torch.cat((queued, targets)), weights.centering, temp)[len(queued) :].chunk(2)
         students = list(scores(model.student["dino_head"], seen.cls_token).chunk(2))
-        students += scores(model.student["dino_head"], model.student["backbone"](local).cls_token).chunk(2)
+        if num_local := recipe.crops.num_local:
+            students += scores(model.student["dino_head"], model.student["backbone"](local).cls_token).chunk(num_local)
         pairs = [(s, t) for i, s in enumerate(students) for j, t in enumerate(targets) if i != j]
-        assert len(pairs) == 6
-        loss = loss + weights.dino_weight * sum(entropy(*pair).mean() for pair in pairs) / 6
+        assert len(pairs) == 2 + 2 * num_local
+        loss = loss + weights.dino_weight * sum(entropy(*pair).mean() for pair in pairs) / len(pairs)
     if weights.ibot_weight:
         head = "ibot_head" if recipe.heads.ibot else "dino_head"
         target = scores(model.teacher[head], whole.patch_tokens[batch.masks])
         student = scores(model.student[head], seen.patch_tokens[batch.masks])
         every = torch.zeros(batch.masks.shape)
-        every[batch.masks] = entropy(student, balanced(target, weights.centering))
+        every[batch.masks] = entropy(student, balanced(target, weights.centering, temp))
         loss = loss + weights.ibot_weight * (every.sum(1) / batch.masks.sum(1).clamp(min=1)).mean()
     return loss + weights.koleo_weight * sum(koleo(crop) for crop in seen.cls_token.chunk(2))
 
@@ -81,14 +82,13 @@ def queued_scores(model: DINOv2) -> Tensor:
     """Of what the queue has been given so far, with the teacher's prototypes as they are now."""
     if not model.recipe.losses.queue:
         return torch.empty(0, model.recipe.heads.dino.prototypes)
-    filled = [crop for sample in model.cls_queue for crop in sample if crop.norm() > 0]
-    return torch.stack(filled) @ prototypes(model.teacher["dino_head"]).T
+    return model.cls_queue[model.cls_queue.norm(dim=-1) > 0] @ prototypes(model.teacher["dino_head"]).T
 
 
-def balanced(scores: Tensor, centering: str) -> Tensor:
+def balanced(scores: Tensor, centering: str, temp: float) -> Tensor:
     if centering == "softmax":
-        return torch.softmax(scores / TEMP, -1).detach()
-    q = torch.exp(scores.double() / TEMP)
+        return torch.softmax(scores / temp, -1).detach()
+    q = torch.exp(scores.double() / temp)
     for _ in range(3):
         q = q / q.sum(0)
         q = q / q.sum(1, keepdim=True)

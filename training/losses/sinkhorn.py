@@ -43,8 +43,9 @@ def sinkhorn_(
     """
     scores.div_(temp)
     samples = scores.new_ones(len(scores)) if weights is None else weights.to(scores.dtype)
-    counted = scores if weights is None else scores + samples.log().unsqueeze(1)
-    columns = [counted[:, part].logsumexp(0, keepdim=True) for part in _columns(scores)]
+    shift = None if weights is None else samples.log().unsqueeze(1)
+    parts = (scores[:, part] for part in _columns(scores))
+    columns = [over_rows(part if shift is None else part + shift) for part in parts]
     scores.sub_(logsumexp(torch.cat(columns, dim=1)))
     for rows in scores.split(max(CHUNK // scores.shape[1], 1)):
         rows.copy_(rows.softmax(1))
