@@ -7,11 +7,14 @@ from pydantic import Field, model_validator
 
 from conf import Section
 
-Range = Annotated[tuple[float, float], Field(strict=False)]  # YAML has lists only
 Positive = Annotated[int, Field(gt=0)]
 Count = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Weight = Annotated[float, Field(ge=0)]
+Temperature = Annotated[float, Field(gt=0)]
+Shares = Annotated[tuple[Share, Share], Field(strict=False)]  # YAML has lists only
+Weights = Annotated[tuple[Weight, Weight], Field(strict=False)]
+Temperatures = Annotated[tuple[Temperature, Temperature], Field(strict=False)]
 
 
 class Architecture(Section):
@@ -54,16 +57,24 @@ class Crops(Section):
     global_size: Positive = 224
     local_size: Positive = 98
     num_local: Count = 8
-    global_scale: Range = (0.32, 1.0)  # share of the image's area
-    local_scale: Range = (0.05, 0.32)
+    global_scale: Shares = (0.32, 1.0)  # of the image's area
+    local_scale: Shares = (0.05, 0.32)
     blur: Literal["documented", "upstream"] = "documented"  # see training.data.augment.BLUR
+
+    @model_validator(mode="after")
+    def _scales_are_ranges(self) -> Self:
+        for key in ("global_scale", "local_scale"):
+            lowest, highest = getattr(self, key)
+            if not 0 < lowest <= highest:
+                raise ValueError(f"{key} {[lowest, highest]} must be 0 < lowest <= highest <= 1")
+        return self
 
 
 class Masking(Section):
     """Block masks over the student's global crops."""
 
     probability: Share = 0.5  # share of the global crops that are masked
-    ratio: Range = (0.1, 0.5)  # share of a masked crop's patches
+    ratio: Shares = (0.1, 0.5)  # share of a masked crop's patches
     exact_count: bool = False  # complete each mask to its drawn number of patches
 
 
@@ -75,7 +86,7 @@ class Losses(Section):
     koleo_weight: Weight = 0.1
     centering: Literal["sinkhorn", "softmax"] = "sinkhorn"
     queue: Count = 0  # samples before the batch whose class tokens Sinkhorn balances with it, for small batches
-    student_temp: Annotated[float, Field(gt=0)] = 0.1
+    student_temp: Temperature = 0.1
 
     @model_validator(mode="after")
     def _something_to_learn(self) -> Self:
@@ -96,7 +107,7 @@ class Optimiser(Section):
     base_lr: Annotated[float, Field(gt=0)] = 4e-3  # for a batch of 1,024; scaled by sqrt(batch_size_global / 1024)
     min_lr: Weight = 1e-6
     warmup_steps: Count = 0
-    weight_decay: Range = (0.04, 0.4)  # first and last
+    weight_decay: Weights = (0.04, 0.4)  # first and last
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 0.9
     patch_embed_lr: Weight = 0.2  # multiplier on top of the layer decay
     freeze_last_layer_steps: Count = 0
@@ -106,8 +117,8 @@ class Optimiser(Section):
 class Teacher(Section):
     """The moving average that sets the targets."""
 
-    momentum: Range = (0.992, 1.0)  # first and last
-    temp: Range = (0.04, 0.07)  # first and last of the warm-up
+    momentum: Shares = (0.992, 1.0)  # first and last
+    temp: Temperatures = (0.04, 0.07)  # first and last of the warm-up
     temp_warmup_steps: Count = 0
 
 
