@@ -12,7 +12,7 @@ from training.data.loader import Batch
 from training.losses.centering import moved_center, softmax_around_
 from training.losses.dino import dino_targets, dino_terms
 from training.losses.ibot import ibot
-from training.losses.koleo import koleo
+from training.losses.koleo import koleo_among
 from training.losses.sinkhorn import sinkhorn_
 from training.models.head import DINOHead
 from training.models.vit import VisionTransformer
@@ -97,31 +97,36 @@ class DINOv2(nn.Module):
             found = _backbone(self.teacher).select([images], [None], torch.cat(places))
             for rows, token in zip(tokens.values(), found.split([len(place) for place in places]), strict=True):
                 rows.append(token)
-        targets, memory = {}, {}
+        targets: dict[str, Sequence[Tensor]] = {}
+        memory: dict[str, Tensor] = {}
         for head, every in self._by_head(*(torch.cat(rows) for rows in tokens.values())).items():
             queued = self._queued() if "cls" in every else None
             scores, embedded = _head(self.teacher, head).scores(torch.cat(list(every.values())), queued)
             sizes = [len(rows) for rows in every.values()]
-            sizes[0] += len(scores) - len(embedded)
+            sizes[0] += len(scores) - len(embedded)  # queued rows are ahead of those of class tokens
             for token, score in zip(every, scores.split(sizes), strict=True):
-                lengths = [len(rows) for rows in tokens[token]]
-                if token == "cls" and queued is not None:
-                    weights = torch.cat((queued.any(1), queued.new_ones(sum(lengths), dtype=torch.bool)))
-                    score = self._balanced(score, temp, weights)[len(queued) :]
-                    newest = self._every(embedded[: sum(lengths)].split(lengths)).transpose(0, 1)
-                    memory["cls_queue"] = torch.cat((self.get_buffer("cls_queue"), newest))[len(newest) :]
-                elif self.recipe.losses.centering == "sinkhorn":
-                    self._balanced(score, temp)
-                else:
-                    center = self.get_buffer(f"{token}_center")
-                    memory[f"{token}_center"] = moved_center(center, score, self.processes.total)
-                    softmax_around_(score, center, temp)
-                targets[token] = score.split(lengths)
+                target, remembered = self._target(token, score, temp, queued if token == "cls" else None)
+                targets[token] = target.split([len(rows) for rows in tokens[token]])
+                memory |= remembered
+            if queued is not None:
+                newest = self._every(embedded[: len(every["cls"])].chunk(len(parts))).transpose(0, 1)
+                memory["cls_queue"] = torch.cat((self.get_buffer("cls_queue"), newest))[len(newest) :]
         return [dict(zip(targets, part, strict=True)) for part in zip(*targets.values(), strict=True)], memory
 
-    def _balanced(self, scores: Tensor, temp: float, weights: Tensor | None = None) -> Tensor:
-        """Sinkhorn over the rows of all processes, in place."""
-        return sinkhorn_(scores, temp, weights=weights, logsumexp=self.processes.logsumexp, total=self.processes.total)
+    def _target(
+        self, token: str, scores: Tensor, temp: float, queued: Tensor | None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Scores [q + n, K], of queued rows and of the batch's, to distributions [n, K] in their place."""
+        if self.recipe.losses.centering == "softmax":
+            center = self.get_buffer(f"{token}_center")
+            moved = moved_center(center, scores, self.processes.total)
+            return softmax_around_(scores, center, temp), {f"{token}_center": moved}
+        num_queued, counts = 0, None
+        if queued is not None:
+            num_queued, counts = len(queued), scores.new_ones(len(scores))
+            counts[:num_queued] = queued.any(1)
+        logsumexp, total = self.processes.logsumexp, self.processes.total
+        return sinkhorn_(scores, temp, weights=counts, logsumexp=logsumexp, total=total)[num_queued:], {}
 
     def _queued(self) -> Tensor | None:
         """This process's share of the queue, [q, bottleneck]; places that nothing was put into yet are zero."""
@@ -141,8 +146,9 @@ class DINOv2(nn.Module):
                 tokens, terms = self._followed(part, target)
                 if weights.koleo_weight:
                     classes = tokens[: len(part.masks)]
-                    everyone = self._every([classes]) if every is None else every
-                    terms["koleo"] = self._koleo(classes, everyone, number, len(parts))
+                    others = self._every([classes]) if every is None else every
+                    place = self.processes.rank * len(parts) + number
+                    terms["koleo"] = koleo_among(classes, others, place, self.processes.count * len(parts))
             terms = {name: factor[name.partition("_")[0]] * term / len(parts) for name, term in terms.items()}
             total = torch.stack(list(terms.values())).sum()
             yield {"loss": total, **{f"loss_{name}": term for name, term in terms.items()}}
@@ -162,21 +168,6 @@ class DINOv2(nn.Module):
         if "patch" in losses:
             terms["ibot"] = ibot(losses["patch"], batch.mask_weights, len(batch.masks))
         return tokens, terms
-
-    def _koleo(self, classes: Tensor, every: Tensor, number: int, num_parts: int) -> Tensor:
-        """KoLeo of ``every`` class token [2, B, D]; never between two crops of one image: they should be near.
-
-        Its gradient is that for the tokens [2 b, D] of one part, which take their places among the others. It is
-        multiplied by what the mean over processes and parts will divide it by, since each has other tokens.
-        """
-        size = len(classes) // 2
-        start = (self.processes.rank * num_parts + number) * size
-        places = [
-            torch.cat((crop[:start], own, crop[start + size :]))
-            for own, crop in zip(classes.chunk(2), every, strict=True)
-        ]
-        value = torch.stack([koleo(crop) for crop in places]).sum()
-        return value + (self.processes.count * num_parts - 1) * (value - value.detach())
 
     @torch.no_grad()
     def _class_tokens(self, parts: Sequence[Batch]) -> Tensor:

@@ -9,7 +9,7 @@ from training.losses.centering import moved_center, softmax_around_
 from training.losses.cross_entropy import cross_entropy
 from training.losses.dino import dino_targets, dino_terms
 from training.losses.ibot import ibot
-from training.losses.koleo import koleo
+from training.losses.koleo import koleo, koleo_among
 from training.losses.sinkhorn import sinkhorn_
 
 K, B, L = 64, 5, 8
@@ -169,6 +169,18 @@ def test_koleo_of_known_points():
     assert koleo(twins).item() > 10
     with torch.autocast("cpu", torch.bfloat16):
         assert koleo(square).dtype == torch.float32
+
+
+def test_koleo_of_parts_has_the_value_and_the_gradient_of_the_whole():
+    features = torch.randn(2, 6, 5, generator=torch.Generator().manual_seed(0), requires_grad=True)  # crops, images
+    whole = koleo(features[0]) + koleo(features[1])
+    values = [
+        koleo_among(features[:, 2 * part : 2 * part + 2].flatten(0, 1), features.detach(), part, 3) for part in range(3)
+    ]
+    for value in values:
+        torch.testing.assert_close(value, whole)
+    mean, expected = (torch.autograd.grad(x, features)[0] for x in (sum(values) / 3, whole))
+    torch.testing.assert_close(mean, expected)
 
 
 def test_the_centre_lags_and_moves_by_a_tenth():
