@@ -131,7 +131,7 @@ def _ours(setting: Setting) -> Callable[[], float]:
             "losses": {"centering": setting.centering},
         }
     )
-    trainer, batch = Trainer(recipe, torch.device("cpu")), random_batch(recipe)
+    trainer, batch = Trainer(recipe), random_batch(recipe)
     return lambda: float(trainer.update(batch, at(recipe, trainer.step + 1))["loss"])
 
 
@@ -145,7 +145,7 @@ def random_batch(recipe: Any) -> Any:
     crops, patch, size = recipe.crops, recipe.model.patch_size, recipe.batch_size_global
     rng = np.random.default_rng(0)
     cap = max_block(crops.global_size, patch)
-    masks = torch.from_numpy(batch_masks(2 * size, crops.global_size // patch, cap, recipe.masking, rng))
+    masks = torch.from_numpy(batch_masks(2 * size, crops.global_size // patch, cap, recipe.masking, [0]))
     pixels = {
         side: torch.from_numpy(rng.integers(0, 256, (number * size, side, side, 3), dtype=np.uint8))
         for side, number in ((crops.global_size, 2), (crops.local_size, crops.num_local))
