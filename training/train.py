@@ -14,6 +14,7 @@ from training.data.augment import MEAN, STD
 from training.data.loader import Batch, Batches, batches
 from training.data.release import Release
 from training.dinov2 import DINOv2
+from training.initial import start_from
 from training.optim import build_optimiser, clip_gradients, set_schedule, step_where
 from training.phases import Phase, phase_at, phases, resized_positions
 from training.preemption import Request, StoppedError, listening
@@ -87,6 +88,8 @@ class Trainer:
                 if name.endswith("pos_embed"):
                     weights[name] = resized_positions(weights[name], value.shape[1])
             self.model.load_state_dict(weights)
+        elif self.recipe.initial is not None and self.step == 0:  # later, a checkpoint follows
+            start_from(self.recipe.initial, (self.model.student, self.model.teacher))
         self.model.to(self.processes.device)
         self.model.share_out()
         self.optimiser = build_optimiser(self.model.student, phase.recipe.optimiser)
