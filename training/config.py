@@ -210,6 +210,10 @@ class Runtime(Section):
     processes: Positive = 1  # on each machine; on one with CUDA, a process a device
     slurm: Slurm = Slurm()  # read by launcher: submitit
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    # of packed crops on CUDA: torch's varlen kernel, xformers', or torch's scaled dot-product attention by group; auto:
+    # the first that works
+    attention: Literal["auto", "varlen", "xformers", "sdpa"] = "auto"
+    compile: Literal["auto"] | bool = "auto"  # the backbone's blocks, by torch.compile; auto: on CUDA
     workers: Count = 1  # processes that decode and augment
     log_every_steps: Positive = 10
     checkpoint_every_steps: Positive = 100

@@ -15,6 +15,7 @@ from training.data.loader import Batch, Batches, batches
 from training.data.release import Release
 from training.dinov2 import DINOv2
 from training.initial import start_from
+from training.kernels import PLAIN, Kernels, chosen, use
 from training.optim import build_optimiser, clip_gradients, set_schedule, step_where
 from training.phases import Phase, phase_at, phases, resized_positions
 from training.preemption import Request, StoppedError, listening
@@ -31,10 +32,14 @@ class Trainer:
         recipe: with its precision decided.
         processes: who trains, and where.
         step: updates done. Where it is not 0, :meth:`state` awaits those of a checkpoint.
+        kernels: what the backbones compute with.
     """
 
-    def __init__(self, recipe: config.Recipe, processes: Processes = ALONE, step: int = 0) -> None:
+    def __init__(
+        self, recipe: config.Recipe, processes: Processes = ALONE, step: int = 0, *, kernels: Kernels = PLAIN
+    ) -> None:
         self.recipe, self.processes, self.step = recipe, processes, step
+        self.kernels = kernels
         device = processes.device
         self.unreadable = torch.zeros((), dtype=torch.int64, device=device)  # images skipped so far
         self.nonfinite = torch.zeros((), dtype=torch.int64, device=device)  # updates skipped so far
@@ -91,6 +96,8 @@ class Trainer:
         elif self.recipe.initial is not None and self.step == 0:  # later, a checkpoint follows
             start_from(self.recipe.initial, (self.model.student, self.model.teacher))
         self.model.to(self.processes.device)
+        for network in (self.model.student, self.model.teacher):
+            use(self.kernels, network["backbone"])
         self.model.share_out()
         self.optimiser = build_optimiser(self.model.student, phase.recipe.optimiser)
 
@@ -134,7 +141,8 @@ def _train(
             return folder / run_folder.MODEL
         checkpoints = Checkpoints(folder / run_folder.CHECKPOINTS, runtime.keep_checkpoints, processes)
         step = checkpoints.newest(say=print)
-        trainer = Trainer(recipe, processes, step or 0)
+        kernels = chosen(runtime, processes.device, recipe.precision)
+        trainer = Trainer(recipe, processes, step or 0, kernels=kernels)
         if step is not None:
             checkpoints.load(step, trainer.state())
         if processes.is_first:
