@@ -122,6 +122,15 @@ class Teacher(Section):
     temp_warmup_steps: Count = 0
 
 
+class Initial(Section):
+    """Weights to start from, read at step 0 alone."""
+
+    path: str  # tensors, as .safetensors or as torch saves them
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+    format: Literal["auto", "upstream", "timm", "transformers"] = "auto"  # whose names; ours are upstream's
+    heads: bool = False  # also the projection heads, as in upstream's teacher_checkpoint.pth
+
+
 class Recipe(Section):
     """Everything that may change the result."""
 
@@ -136,6 +145,7 @@ class Recipe(Section):
     losses: Losses = Losses()
     optimiser: Optimiser = Optimiser()
     teacher: Teacher = Teacher()
+    initial: Initial | None = None  # of student and teacher; None: random
     # After the steps above: each goes on from the weights before it, with a new optimiser and schedules of its own
     # length. A phase may name any key; what it does not name is as above.
     phases: Annotated[tuple["Recipe", ...], Field(strict=False)] = ()
@@ -145,7 +155,7 @@ class Recipe(Section):
     def _phases_are_whole(cls, values: Any) -> Any:
         if not isinstance(values, dict) or not isinstance(values.get("phases"), list | tuple):
             return values
-        above = {key: value for key, value in values.items() if key != "phases"}
+        above = {key: value for key, value in values.items() if key not in ("phases", "initial")}
         return {**values, "phases": [_merged(above, phase) for phase in values["phases"]]}
 
     @model_validator(mode="after")
@@ -153,6 +163,8 @@ class Recipe(Section):
         for number, phase in enumerate(self.phases):
             if phase.phases:
                 raise ValueError(f"phases.{number}.phases: a phase has no phases; put them one after another")
+            if phase.initial:
+                raise ValueError(f"phases.{number}.initial: a phase goes on from the weights before it; drop it")
             model = phase.model.model_copy(update={"image_size": self.model.image_size})
             same = phase.model_copy(update={"model": model})
             for key in ("seed", "precision", "model", "heads", "losses"):
@@ -216,6 +228,10 @@ class Runtime(Section):
     processes: Positive = 1  # on each machine; on one with CUDA, a process a device
     slurm: Slurm = Slurm()  # read by launcher: submitit
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    # of packed crops on CUDA: torch's varlen kernel, xformers', or torch's scaled dot-product attention by group; auto:
+    # the first that works
+    attention: Literal["auto", "varlen", "xformers", "sdpa"] = "auto"
+    compile: Literal["auto"] | bool = "auto"  # the backbone's blocks, by torch.compile; auto: on CUDA
     workers: Count = 1  # processes that decode and augment
     accumulate: Positive = (
         1  # parts in which a process's share of a batch goes through the student, to need less memory

@@ -15,6 +15,8 @@ from training.data.augment import MEAN, STD
 from training.data.loader import Batch, Batches, batches
 from training.data.release import Release
 from training.dinov2 import DINOv2
+from training.initial import start_from
+from training.kernels import PLAIN, Kernels, chosen, use
 from training.optim import build_optimiser, clip_gradients, set_schedule, step_where
 from training.phases import Phase, phase_at, phases, resized_positions
 from training.preemption import Request, StoppedError, listening
@@ -32,10 +34,20 @@ class Trainer:
         processes: who trains, and where.
         step: updates done. Where it is not 0, :meth:`state` awaits those of a checkpoint.
         accumulate: parts of a batch whose gradients are added up.
+        kernels: what the backbones compute with.
     """
 
-    def __init__(self, recipe: config.Recipe, processes: Processes = ALONE, step: int = 0, accumulate: int = 1) -> None:
+    def __init__(
+        self,
+        recipe: config.Recipe,
+        processes: Processes = ALONE,
+        step: int = 0,
+        accumulate: int = 1,
+        *,
+        kernels: Kernels = PLAIN,
+    ) -> None:
         self.recipe, self.processes, self.step, self.accumulate = recipe, processes, step, accumulate
+        self.kernels = kernels
         device = processes.device
         self.unreadable = torch.zeros((), dtype=torch.int64, device=device)  # images skipped so far
         self.nonfinite = torch.zeros((), dtype=torch.int64, device=device)  # updates skipped so far
@@ -90,7 +102,11 @@ class Trainer:
                 if name.endswith("pos_embed"):
                     weights[name] = resized_positions(weights[name], value.shape[1])
             self.model.load_state_dict(weights)
+        elif self.recipe.initial is not None and self.step == 0:  # later, a checkpoint follows
+            start_from(self.recipe.initial, (self.model.student, self.model.teacher))
         self.model.to(self.processes.device)
+        for network in (self.model.student, self.model.teacher):
+            use(self.kernels, network["backbone"])
         self.model.share_out(accumulates=self.accumulate > 1)
         self.optimiser = build_optimiser(self.model.student, phase.recipe.optimiser)
 
@@ -143,7 +159,8 @@ def _train(
             return folder / run_folder.MODEL
         checkpoints = Checkpoints(folder / run_folder.CHECKPOINTS, runtime.keep_checkpoints, processes)
         step = checkpoints.newest(say=print)
-        trainer = Trainer(recipe, processes, step or 0, runtime.accumulate)
+        kernels = chosen(runtime, processes.device, recipe.precision)
+        trainer = Trainer(recipe, processes, step or 0, runtime.accumulate, kernels=kernels)
         if step is not None:
             checkpoints.load(step, trainer.state())
         if processes.is_first:

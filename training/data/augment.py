@@ -3,6 +3,7 @@
 Pillow resizes (antialiased, and only the box that is needed); NumPy and OpenCV do the rest on small float arrays.
 """
 
+import functools
 import io
 import math
 from typing import NamedTuple
@@ -130,5 +131,11 @@ def _blend(x: Pixels, other: Pixels | float, share: float) -> Pixels:
 
 def normalise(crops: Tensor) -> Tensor:
     """uint8 [B, S, S, 3] to normalised fp32 [B, 3, S, S], on the device of ``crops``."""
-    mean, std = (torch.tensor(values, device=crops.device) for values in (MEAN, STD))
+    mean, std = (_kept(values, crops.device) for values in (MEAN, STD))
     return ((crops.float() / 255 - mean) / std).permute(0, 3, 1, 2)
+
+
+@functools.cache
+def _kept(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """A constant on a device, brought there once: to bring it waits for all that the device has to do."""
+    return torch.tensor(values, device=device)
