@@ -187,7 +187,7 @@ def test_every_dependency_has_an_exact_version_inside_its_range():
     assert len(version) == len(pins)
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    wanted = [Requirement(line) for line in project["dependencies"] + extras["cpu"] + extras["gpu"] + extras["dev"]]
+    wanted = [Requirement(line) for line in project["dependencies"] + extras["cpu"] + extras["gpu"] + extras["dev"] + extras["watch"]]
     outside = [str(w) for w in wanted if not w.specifier.contains(version.get(canonicalize_name(w.name), "0"))]
     assert outside == []
 

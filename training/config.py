@@ -221,6 +221,15 @@ class Slurm(Section):
     gpus_per_node: Count = 0
 
 
+class Probe(Section):
+    """Weighted k-NN with the teacher's class tokens, now and then; folders hold one folder a class."""
+
+    every_steps: Positive
+    train: str
+    test: str
+    k: Positive = 20
+
+
 class Runtime(Section):
     """Everything that must not change the result."""
 
@@ -241,6 +250,12 @@ class Runtime(Section):
     keep_checkpoints: Positive = 2
     max_nonfinite_steps: Positive = 20  # in a row, then the run stops
     if_changed: Literal["refuse", "restart"] = "refuse"  # a run folder that holds another recipe or release
+    health_every_steps: Count = 50  # the panel that alarms of collapse look at; 0: never
+    pictures_every_steps: Count = 5000  # of crops, masks and patches; also at the first and last step; 0: never
+    probe: Probe | None = None
+    tensorboard: bool = True  # event files beside metrics.jsonl, where the package is installed
+    wandb: str | None = None  # a project of Weights & Biases; offline unless WANDB_API_KEY or WANDB_MODE is set
+    peak_tflops: Annotated[float, Field(gt=0)] | None = None  # of one device, what MFU is a share of; else found out
 
 
 class TrainConfig(Section):

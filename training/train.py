@@ -24,6 +24,7 @@ from training.processes import ALONE, Processes, joined
 from training.progress import Progress
 from training.schedules import Now, at
 from training.sharding import whole
+from training.watch.watch import Watch
 
 
 class Trainer:
@@ -209,12 +210,15 @@ def loop(
     phase, processes = trainer.phase, trainer.processes
     recipe = phase.recipe
     metrics = folder / run_folder.METRICS if processes.is_first else None
-    progress = Progress(metrics, trainer.step, phase.last_step, recipe.batch_size_global, runtime.log_every_steps)
+    watch = Watch(trainer, release, runtime, folder)
+    progress = Progress(
+        metrics, trainer.step, phase.last_step, recipe.batch_size_global, runtime.log_every_steps, watch
+    )
     data = Batches(release, recipe, processes, phase.first_step, phase.first_sample)
     try:
-        for batch in batches(data, trainer.step, runtime.workers, processes.device):
+        for batch in progress.waiting(batches(data, trainer.step, runtime.workers, processes.device)):
             now = at(recipe, trainer.step - phase.first_step)
-            scalars = trainer.update(batch, now)
+            scalars = trainer.update(batch, now) | watch.look(batch)
             was_read = progress.add(trainer.step, scalars, now)
             if was_read and int(trainer.nonfinite_in_a_row) >= runtime.max_nonfinite_steps:
                 kept = run_folder.keep_batch(folder, trainer.step, processes.rank, batch)
