@@ -175,7 +175,9 @@ def _merged(above: Any, own: Any) -> Any:
 class Data(Section):
     """What to learn from."""
 
-    release: str  # a release of python -m spark_jobs.run, or a plain folder of images
+    # a release of spark_jobs.run, or a folder, pattern or range of images, tars or Parquet; or a list of these
+    release: str | Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
+    field: str | None = None  # of tars and Parquet: which extension or column is the image, where there are several
 
 
 class Slurm(Section):

@@ -12,7 +12,8 @@ from training import config, run_folder
 from training.checkpoint import Checkpoints
 from training.data.augment import MEAN, STD
 from training.data.loader import Batch, Batches, batches
-from training.data.release import Release
+from training.data.source import Source
+from training.data.sources import open_source
 from training.dinov2 import DINOv2
 from training.optim import build_optimiser, clip_gradients, set_schedule, step_where
 from training.phases import Phase, phase_at, phases, resized_positions
@@ -112,13 +113,13 @@ def train(settings: config.TrainConfig) -> Path:
     with listening(workers=settings.runtime.workers > 0) as request:
         device = config.device(settings.runtime)
         recipe = config.resolve(settings.recipe, device)
-        release = Release(settings.data.release)
+        release = open_source(settings.data)
         with joined(device) as processes:
             return _train(settings, recipe, release, processes, request)
 
 
 def _train(
-    settings: config.TrainConfig, recipe: config.Recipe, release: Release, processes: Processes, request: Request
+    settings: config.TrainConfig, recipe: config.Recipe, release: Source, processes: Processes, request: Request
 ) -> Path:
     runtime, folder = settings.runtime, Path(settings.output)
     _check_shares(recipe, processes.count)
@@ -165,7 +166,7 @@ def _train(
 
 def loop(
     trainer: Trainer,
-    release: Release,
+    release: Source,
     runtime: config.Runtime,
     folder: Path,
     checkpoints: Checkpoints,

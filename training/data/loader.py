@@ -13,7 +13,7 @@ from training.config import Recipe
 from training.data.augment import Views, decode, multi_crop
 from training.data.masking import batch_masks, max_block
 from training.data.order import sample_at
-from training.data.release import Release
+from training.data.source import Source
 from training.preemption import leave_group
 from training.processes import ALONE, Processes
 
@@ -49,7 +49,7 @@ class Batches(Dataset[Batch]):
 
     def __init__(
         self,
-        release: Release,
+        release: Source,
         recipe: Recipe,
         processes: Processes = ALONE,
         first_step: int = 0,
@@ -93,8 +93,8 @@ class Batches(Dataset[Batch]):
             rng = np.random.default_rng([self.recipe.seed, _CROPS, counter])
             return multi_crop(image, self.recipe.crops, rng), skipped
         raise ValueError(
-            f"{self.release.root}: {MAX_UNREADABLE} images in a row cannot be decoded, the last at "
-            f"{self.release.name(position)}; is this a folder of images?"
+            f"{MAX_UNREADABLE} images in a row cannot be decoded, the last of them {self.release.name(position)}; does "
+            "data.release name images?"
         )
 
 

@@ -1,7 +1,4 @@
-import pickle
-
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
@@ -14,58 +11,6 @@ from training.data.masking import add_blocks, batch_masks, max_block
 from training.data.order import sample_at
 from training.data.release import Release
 from training.processes import Processes
-
-
-def test_reads_a_release_by_offset(tmp_path):
-    release = Release(make_release(tmp_path / "release"))
-    assert len(release) == 24
-    assert {release.read(i) for i in range(24)} == {jpeg(i) for i in range(24)}
-    assert release.merkle_root() == "ab" * 32
-    assert pickle.loads(pickle.dumps(release)).read(3) == release.read(3)
-
-
-def test_reads_a_folder(tmp_path):
-    (tmp_path / "deep").mkdir()
-    for i, name in enumerate(("b.jpg", "deep/a.JPEG", "c.txt")):
-        (tmp_path / name).write_bytes(jpeg(i))
-    release = Release(tmp_path)
-    assert [release.read(i) for i in range(len(release))] == [jpeg(0), jpeg(1)]
-    assert release.merkle_root() is None
-
-
-def test_a_fingerprint_follows_the_content_not_the_place(tmp_path):
-    one, two = make_release(tmp_path / "one"), make_release(tmp_path / "two")
-    other = make_release(tmp_path / "other", num_images=23)
-    assert Release(one).fingerprint() == Release(two).fingerprint() != Release(other).fingerprint()
-
-
-@pytest.mark.parametrize("what", ["release", "folder", "absent"])
-def test_nothing_to_train_on_is_said(tmp_path, what):
-    folder = tmp_path / what
-    if what == "release":
-        pq.write_table(pq.read_table(make_release(folder) / "index.parquet").slice(0, 0), folder / "index.parquet")
-    elif what == "folder":
-        folder.mkdir()
-    with pytest.raises(ValueError, match=r"no image in it|no such folder"):
-        Release(folder)
-
-
-def test_an_index_that_points_outside_is_refused(tmp_path):
-    root = make_release(tmp_path / "release")
-    table = pq.read_table(root / "index.parquet")
-    names = ["../secret.tar"] * len(table)
-    pq.write_table(table.set_column(1, "shard", [names]), root / "index.parquet")
-    with pytest.raises(ValueError, match="points outside"):
-        Release(root)
-
-
-def test_a_shard_that_is_too_short_is_not_a_corrupt_image(tmp_path):
-    root = make_release(tmp_path / "release")
-    (root / "00001.tar").write_bytes(b"")
-    release = Release(root)
-    lost = next(i for i in range(24) if release.name(i).startswith("00001"))
-    with pytest.raises(OSError, match=r"00001\.tar: ends before"):
-        release.read(lost)
 
 
 @pytest.mark.parametrize("num_samples", [1, 2, 3, 17, 1000])
