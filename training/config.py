@@ -48,6 +48,22 @@ class Heads(Section):
     ibot: Head | None = None
 
 
+class Pixels(Section):
+    """What the values of pixels mean; by default those of RGB, as every DINOv2 checkpoint expects them."""
+
+    mean: Annotated[tuple[float, ...], Field(strict=False)] = (0.485, 0.456, 0.406)  # of each channel, in 0..1
+    std: Annotated[tuple[float, ...], Field(strict=False)] = (0.229, 0.224, 0.225)
+    range: Range | None = None  # of samples deeper than 8 bits, what is black and white; 16 bits have one of their own
+
+    @model_validator(mode="after")
+    def _can_divide(self) -> Self:
+        if min(self.std, default=1) <= 0:
+            raise ValueError(f"std {self.std} must be above 0: pixels are divided by it")
+        if self.range and self.range[0] >= self.range[1]:
+            raise ValueError(f"range {self.range} must rise: [black, white]")
+        return self
+
+
 class Crops(Section):
     """Multi-crop augmentation: two global crops and ``num_local`` local ones."""
 
@@ -57,6 +73,7 @@ class Crops(Section):
     global_scale: Range = (0.32, 1.0)  # share of the image's area
     local_scale: Range = (0.05, 0.32)
     blur: Literal["documented", "upstream"] = "documented"  # see training.data.augment.BLUR
+    augment: Literal["worker", "device"] = "worker"  # who changes colours, which the device does up to rounding alike
 
 
 class Masking(Section):
@@ -113,6 +130,7 @@ class Recipe(Section):
     precision: Literal["auto", "bf16", "fp32"] = "fp32"  # auto: bf16 where the hardware multiplies it, else fp32
     model: Architecture = Architecture()
     heads: Heads = Heads()
+    pixels: Pixels = Pixels()
     crops: Crops = Crops()
     masking: Masking = Masking()
     losses: Losses = Losses()
@@ -137,7 +155,7 @@ class Recipe(Section):
                 raise ValueError(f"phases.{number}.phases: a phase has no phases; put them one after another")
             model = phase.model.model_copy(update={"image_size": self.model.image_size})
             same = phase.model_copy(update={"model": model})
-            for key in ("seed", "precision", "model", "heads", "losses"):
+            for key in ("seed", "precision", "model", "pixels", "heads", "losses"):
                 if getattr(same, key) != getattr(self, key):
                     hint = " (but model.image_size)" if key == "model" else ""
                     raise ValueError(f"phases.{number}.{key}: cannot change{hint}; drop it or start another run")
@@ -145,8 +163,9 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
-        if self.model.in_channels != 3:
-            raise ValueError(f"model.in_channels {self.model.in_channels}: crops are made of RGB pictures; use 3")
+        channels, mean, std = self.model.in_channels, self.pixels.mean, self.pixels.std
+        if not len(mean) == len(std) == channels:
+            raise ValueError(f"model.in_channels {channels} needs as many values of pixels.mean {mean} and std {std}")
         patch = self.model.patch_size
         for key in ("global_size", "local_size"):
             size = getattr(self.crops, key)

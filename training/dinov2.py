@@ -55,13 +55,13 @@ class DINOv2(nn.Module):
             centres that :meth:`update_teacher` keeps if the step succeeds.
         """
         weights, num_crops = self.recipe.losses, len(batch.masks)
-        images = normalise(batch.global_crops)
+        images = normalise(batch.global_crops, self.recipe.pixels)
         with self._autocast(images):
             targets, centers = self._targets(images, batch, teacher_temp)
             crops: list[Tensor] = [images]
             masks: list[Tensor | None] = [batch.masks]
             if weights.dino_weight and self.num_local:
-                crops.append(normalise(batch.local_crops))
+                crops.append(normalise(batch.local_crops, self.recipe.pixels))
                 masks.append(None)
             classes, patches = self._places(batch, crops)
             tokens = _backbone(self.student).select(crops, masks, torch.cat((classes, patches)))

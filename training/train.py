@@ -10,7 +10,6 @@ from torch import Tensor
 from conf import digest
 from training import config, run_folder
 from training.checkpoint import Checkpoints
-from training.data.augment import MEAN, STD
 from training.data.loader import Batch, Batches, batches
 from training.data.source import Source
 from training.data.sources import open_source
@@ -150,7 +149,7 @@ def _train(
         description = {
             **identity,
             "architecture": last.model.model_dump(mode="json"),
-            "input": {"size": last.crops.global_size, "mean": MEAN, "std": STD},
+            "input": {"size": last.crops.global_size, "mean": last.pixels.mean, "std": last.pixels.std},
             "precision": recipe.precision,
             "steps": trainer.step,
         }

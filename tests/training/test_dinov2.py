@@ -44,7 +44,7 @@ def made(**changes: object) -> tuple[DINOv2, Batch]:
 def plain(model: DINOv2, batch: Batch) -> Tensor:
     """The objective as the papers write it."""
     recipe, weights = model.recipe, model.recipe.losses
-    images, local = normalise(batch.global_crops), normalise(batch.local_crops)
+    images, local = normalise(batch.global_crops, recipe.pixels), normalise(batch.local_crops, recipe.pixels)
     seen, whole = model.student["backbone"](images, batch.masks), model.teacher["backbone"](images)
     loss = torch.zeros(())
     if weights.dino_weight:
