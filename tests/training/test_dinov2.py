@@ -38,7 +38,7 @@ def made(**changes: object) -> tuple[DINOv2, Batch]:
     pixels = [rng.integers(0, 256, (n, side, side, 3), dtype=np.uint8) for n, side in ((6, 32), (6, 16))]
     weights = (1 / masks.sum(1).clamp(min=1)).unsqueeze(1).expand_as(masks)[masks]
     indices = masks.flatten().nonzero().flatten()
-    return model, Batch(*map(torch.from_numpy, pixels), masks, indices, weights, torch.tensor(0))
+    return model, Batch(*map(torch.from_numpy, pixels), masks, indices, weights, torch.tensor(0), torch.empty(0, 8))
 
 
 def plain(model: DINOv2, batch: Batch) -> Tensor:

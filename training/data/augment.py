@@ -3,6 +3,7 @@
 What is cut is drawn before anything is decoded, so that one decoding, at the least scale, does for all crops.
 """
 
+import functools
 import math
 from typing import NamedTuple
 
@@ -117,5 +118,11 @@ def random_box(width: int, height: int, scale: tuple[float, float], rng: np.rand
 
 def normalise(crops: Tensor, pixels: Pixels) -> Tensor:
     """uint8 [B, S, S, C] to normalised fp32 [B, C, S, S], on the device of ``crops``."""
-    mean, std = (torch.tensor(values, device=crops.device) for values in (pixels.mean, pixels.std))
+    mean, std = (_kept(values, crops.device) for values in (pixels.mean, pixels.std))
     return ((crops.float() / 255 - mean) / std).permute(0, 3, 1, 2)
+
+
+@functools.cache
+def _kept(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """A constant on a device, brought there once: to bring it waits for all that the device has to do."""
+    return torch.tensor(values, device=device)

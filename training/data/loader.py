@@ -11,7 +11,6 @@ from torch.utils.data import DataLoader, Dataset
 
 from training.config import Recipe
 from training.data.augment import Views, multi_crop
-from training.data.colour import Colour
 from training.data.colour_on_device import coloured_batch
 from training.data.masking import batch_masks, max_block
 from training.data.order import sample_at
@@ -33,17 +32,18 @@ class Batch(NamedTuple):
     mask_indices: Tensor  # int64 [M], of the masked patches in the flat masks
     mask_weights: Tensor  # fp32 [M], 1 / (masked patches of the crop)
     num_unreadable: Tensor  # int64 scalar, images that were skipped
-    colours: Tensor = torch.empty(0, len(Colour._fields))  # fp32 [(2 + L) B, 8], changes that are left to do; or [0, 8]
+    colours: Tensor  # fp32 [(2 + L) B, 8], changes of colour left to do, one crop after another; [0, 8] where none are
 
     def to(self, device: torch.device) -> "Batch":
         """Copy to a device without waiting for it, and change there the colours that workers left to it."""
-        there = Batch(*(tensor.to(device, non_blocking=True) for tensor in self[:-1]))
+        there = Batch(*(tensor.to(device, non_blocking=True) for tensor in self))
         if not len(self.colours):
             return there
         of_global, of_local = self.colours.split([len(self.global_crops), len(self.local_crops)])
         return there._replace(
             global_crops=coloured_batch(there.global_crops, of_global),
             local_crops=coloured_batch(there.local_crops, of_local),
+            colours=there.colours[:0],
         )
 
 

@@ -2,13 +2,16 @@ import numpy as np
 import pytest
 import torch
 
+from evaluation.features import trained
 from tests.training.small import make_release, settings
 from training.config import Masking
 from training.data.loader import Batches, batches
 from training.data.masking import add_blocks, batch_masks, max_block
 from training.data.order import sample_at
 from training.data.release import Release
+from training.pretrained import load_backbone
 from training.processes import Processes
+from training.train import train
 
 
 @pytest.mark.parametrize("num_samples", [1, 2, 3, 17, 1000])
@@ -142,3 +145,25 @@ def test_colours_on_the_device_are_those_of_the_worker(tmp_path):
     ]
     moved = [part.to(torch.device("cpu")).global_crops.unflatten(0, (2, -1)) for part in parts]
     assert torch.equal(torch.cat(moved, dim=1).flatten(0, 1), there.global_crops)
+
+
+@pytest.mark.parametrize("augment", ["worker", "device"])
+def test_a_run_on_pictures_of_two_channels(tmp_path, augment):
+    (tmp_path / "scans").mkdir()
+    rng = np.random.default_rng(0)
+    for number in range(9):
+        np.save(tmp_path / "scans" / f"{number}.npy", rng.integers(0, 2000, (2, 40, 30), dtype=np.uint16))
+    changes = {
+        "steps": 1,
+        "model": {"arch": "vit_nano", "patch_size": 8, "image_size": 32, "in_channels": 2},
+        "pixels": {"mean": (0.5, 0.4), "std": (0.2, 0.3), "range": (0, 2000)},
+        "crops": {"global_size": 32, "local_size": 16, "num_local": 2, "augment": augment},
+        "optimiser": {"base_lr": 4e-3},
+        "teacher": {"momentum": (0.9, 1.0)},
+    }
+    train(settings(tmp_path / "scans", tmp_path / "run", changes))
+    model, info = load_backbone(tmp_path / "run")
+    assert model.patch_embed.proj.weight.shape == (192, 2, 8, 8)
+    assert info["input"] == {"size": 32, "mean": [0.5, 0.4], "std": [0.2, 0.3]}
+    with pytest.raises(ValueError, match="takes pictures of 2 channels"):
+        trained(str(tmp_path / "run"), 32, "cpu")
