@@ -51,6 +51,23 @@ class Heads(Section):
     ibot: Head | None = None
 
 
+class Pixels(Section):
+    """What the values of pixels mean; by default those of RGB, as every DINOv2 checkpoint expects them."""
+
+    mean: Annotated[tuple[float, ...], Field(strict=False)] = (0.485, 0.456, 0.406)  # of each channel, in 0..1
+    std: Annotated[tuple[float, ...], Field(strict=False)] = (0.229, 0.224, 0.225)
+    # of samples deeper than 8 bits, what is black and white; 16 bits have one of their own
+    range: Annotated[tuple[float, float], Field(strict=False)] | None = None
+
+    @model_validator(mode="after")
+    def _can_divide(self) -> Self:
+        if min(self.std, default=1) <= 0:
+            raise ValueError(f"std {self.std} must be above 0: pixels are divided by it")
+        if self.range and self.range[0] >= self.range[1]:
+            raise ValueError(f"range {self.range} must rise: [black, white]")
+        return self
+
+
 class Crops(Section):
     """Multi-crop augmentation: two global crops and ``num_local`` local ones."""
 
@@ -60,6 +77,7 @@ class Crops(Section):
     global_scale: Shares = (0.32, 1.0)  # of the image's area
     local_scale: Shares = (0.05, 0.32)
     blur: Literal["documented", "upstream"] = "documented"  # see training.data.augment.BLUR
+    augment: Literal["worker", "device"] = "worker"  # who changes colours, which the device does up to rounding alike
 
     @model_validator(mode="after")
     def _scales_are_ranges(self) -> Self:
@@ -140,6 +158,7 @@ class Recipe(Section):
     precision: Literal["auto", "bf16", "fp32"] = "fp32"  # auto: bf16 where the hardware multiplies it, else fp32
     model: Architecture = Architecture()
     heads: Heads = Heads()
+    pixels: Pixels = Pixels()
     crops: Crops = Crops()
     masking: Masking = Masking()
     losses: Losses = Losses()
@@ -167,7 +186,7 @@ class Recipe(Section):
                 raise ValueError(f"phases.{number}.initial: a phase goes on from the weights before it; drop it")
             model = phase.model.model_copy(update={"image_size": self.model.image_size})
             same = phase.model_copy(update={"model": model})
-            for key in ("seed", "precision", "model", "heads", "losses"):
+            for key in ("seed", "precision", "model", "pixels", "heads", "losses"):
                 if getattr(same, key) != getattr(self, key):
                     hint = " (but model.image_size)" if key == "model" else ""
                     raise ValueError(f"phases.{number}.{key}: cannot change{hint}; drop it or start another run")
@@ -175,8 +194,9 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
-        if self.model.in_channels != 3:
-            raise ValueError(f"model.in_channels {self.model.in_channels}: crops are made of RGB pictures; use 3")
+        channels, mean, std = self.model.in_channels, self.pixels.mean, self.pixels.std
+        if not len(mean) == len(std) == channels:
+            raise ValueError(f"model.in_channels {channels} needs as many values of pixels.mean {mean} and std {std}")
         patch = self.model.patch_size
         for key in ("global_size", "local_size"):
             size = getattr(self.crops, key)
@@ -205,7 +225,9 @@ def _merged(above: Any, own: Any) -> Any:
 class Data(Section):
     """What to learn from."""
 
-    release: str  # a release of python -m spark_jobs.run, or a plain folder of images
+    # a release of spark_jobs.run, or a folder, pattern or range of images, tars or Parquet; or a list of these
+    release: str | Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
+    field: str | None = None  # of tars and Parquet: which extension or column is the image, where there are several
 
 
 class Slurm(Section):

@@ -93,14 +93,14 @@ class DINOv2(nn.Module):
     def teacher_features(self, images: Tensor) -> Features:
         """What the teacher's backbone makes of uint8 images [B, S, S, 3]; every process must ask for as many."""
         with self._autocast(images.device):
-            return _backbone(self.teacher)(normalise(images))
+            return _backbone(self.teacher)(normalise(images, self.recipe.pixels))
 
     @torch.no_grad()
     def _targets(self, parts: Sequence[Batch], temp: float) -> tuple[list[dict[str, Tensor]], dict[str, Tensor]]:
         """For every part the teacher's distributions ``cls`` [2 b, K] and ``patch`` [m, K]; and what is remembered."""
         tokens: dict[str, list[Tensor]] = {"cls": [], "patch": []}
         for part in parts:
-            images = normalise(part.global_crops)
+            images = normalise(part.global_crops, self.recipe.pixels)
             places = self._places(part, [images])
             found = _backbone(self.teacher).select([images], [None], torch.cat(places))
             for rows, token in zip(tokens.values(), found.split([len(place) for place in places]), strict=True):
@@ -168,9 +168,9 @@ class DINOv2(nn.Module):
 
     def _followed(self, batch: Batch, targets: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """The student's tokens, class tokens of global crops first, and the terms in which it follows the teacher."""
-        crops, masks = [normalise(batch.global_crops)], [batch.masks, None]
+        crops, masks = [normalise(batch.global_crops, self.recipe.pixels)], [batch.masks, None]
         if self.recipe.losses.dino_weight and self.num_local:
-            crops.append(normalise(batch.local_crops))
+            crops.append(normalise(batch.local_crops, self.recipe.pixels))
         classes, patches = self._places(batch, crops)
         tokens = _backbone(self.student).select(crops, masks[: len(crops)], torch.cat((classes, patches)))
         of_classes, of_patches = tokens.split([len(classes), len(patches)])
@@ -187,7 +187,7 @@ class DINOv2(nn.Module):
         """The student's class tokens of all global crops, [2, B, D], from a pass of their own."""
         found = []
         for part in parts:
-            images = normalise(part.global_crops)
+            images = normalise(part.global_crops, self.recipe.pixels)
             classes, _ = self._places(part, [images])
             found.append(_backbone(self.student).select([images], [part.masks], classes))
         return self._every(found)

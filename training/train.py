@@ -11,9 +11,9 @@ from torch import Tensor
 from conf import digest
 from training import config, run_folder
 from training.checkpoint import Checkpoints
-from training.data.augment import MEAN, STD
 from training.data.loader import Batch, Batches, batches
-from training.data.release import Release
+from training.data.source import Source
+from training.data.sources import open_source
 from training.dinov2 import DINOv2
 from training.initial import start_from
 from training.kernels import PLAIN, Kernels, chosen, use
@@ -80,7 +80,7 @@ class Trainer:
 
     def state(self) -> dict[str, Tensor]:
         """All that the rest of the run depends on, besides the recipe, the release and the step: in place, by name."""
-        names = {parameter: name for name, parameter in self.model.student.named_parameters()}
+        names: dict[Tensor, str] = {value: name for name, value in self.model.student.named_parameters()}
         found = {f"model.{name}": value for name, value in self.model.state_dict().items()}
         for parameter, moments in self.optimiser.state.items():
             found |= {f"optimiser.{names[parameter]}.{key}": value for key, value in moments.items()}
@@ -141,13 +141,13 @@ def train(settings: config.TrainConfig) -> Path:
     with listening(workers=settings.runtime.workers > 0) as request:
         device = config.device(settings.runtime)
         recipe = config.resolve(settings.recipe, device)
-        release = Release(settings.data.release)
+        release = open_source(settings.data)
         with joined(device) as processes:
             return _train(settings, recipe, release, processes, request)
 
 
 def _train(
-    settings: config.TrainConfig, recipe: config.Recipe, release: Release, processes: Processes, request: Request
+    settings: config.TrainConfig, recipe: config.Recipe, release: Source, processes: Processes, request: Request
 ) -> Path:
     runtime, folder = settings.runtime, Path(settings.output)
     _check_shares(recipe, processes.count, runtime.accumulate)
@@ -179,7 +179,7 @@ def _train(
         description = {
             **identity,
             "architecture": last.model.model_dump(mode="json"),
-            "input": {"size": last.crops.global_size, "mean": MEAN, "std": STD},
+            "input": {"size": last.crops.global_size, "mean": last.pixels.mean, "std": last.pixels.std},
             "precision": recipe.precision,
             "steps": trainer.step,
         }
@@ -195,7 +195,7 @@ def _train(
 
 def loop(
     trainer: Trainer,
-    release: Release,
+    release: Source,
     runtime: config.Runtime,
     folder: Path,
     checkpoints: Checkpoints,
