@@ -46,12 +46,12 @@ class Health:
         """What the teacher made of the global crops.
 
         Args:
-            class_tokens: [2 B, D], all first crops before all second ones.
+            class_tokens: [B, D], of one global crop of every image.
             targets: [n, K], of the class tokens or, where those are not compared, of masked patches.
         """
         if not self._noting:
             return
-        self._features.append(F.normalize(class_tokens[: len(class_tokens) // 2].float(), dim=-1))
+        self._features.append(F.normalize(class_tokens.float(), dim=-1))
         every = [torch.special.entr(rows).sum() for rows in targets.split(_ROWS)]
         self._entropies.append(torch.stack([torch.stack(every).sum(), targets.new_full((), len(targets))]))
         self._assigned = self._assigned + targets.sum(0)

@@ -3,26 +3,28 @@
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+import torch
+import torch.nn.functional as F
 
-from training.data.augment import decode
-from training.data.release import IMAGE_SUFFIXES
+from training.config import Pixels
+from training.data.folder import IMAGE_SUFFIXES
+from training.data.picture import open_picture
 
 _RESIZE = 256 / 224  # the shorter side, over the crop, as in evaluation
 
 
-def centre(data: bytes, size: int) -> np.ndarray:
-    """The middle of an encoded image, uint8 [size, size, 3].
+def centre(data: bytes, size: int, channels: int, pixels: Pixels) -> np.ndarray:
+    """The middle of an encoded image, uint8 [size, size, channels].
 
     Raises:
-        ValueError: it cannot be decoded.
+        ValueError: it cannot be decoded, or has other channels.
     """
-    image = decode(data)
-    scale = round(size * _RESIZE) / min(image.size)
-    width, height = (max(round(side * scale), size) for side in image.size)
-    left, top = (width - size) // 2, (height - size) // 2
-    resized = image.resize((width, height), Image.Resampling.BICUBIC)
-    return np.array(resized.crop((left, top, left + size, top + size)))
+    image = torch.from_numpy(open_picture(data, channels, pixels).decode(1)).permute(2, 0, 1)
+    scale = round(size * _RESIZE) / min(image.shape[1:])
+    height, width = (max(round(side * scale), size) for side in image.shape[1:])
+    resized = F.interpolate(image[None], (height, width), mode="bicubic", antialias=True)[0]
+    top, left = (height - size) // 2, (width - size) // 2
+    return resized[:, top : top + size, left : left + size].permute(1, 2, 0).contiguous().numpy()
 
 
 def labelled(folder: str, key: str) -> tuple[list[Path], list[str]]:

@@ -16,11 +16,12 @@ def crops_picture(global_crops: np.ndarray, local_crops: np.ndarray, masks: np.n
     """PNG of some images of a batch: a row each, both global crops with the student's mask over them, local crops.
 
     Args:
-        global_crops: uint8 [2 B, S, S, 3], all first crops before all second ones.
-        local_crops: uint8 [L B, s, s, 3], in the same order.
+        global_crops: uint8 [2 B, S, S, C], all first crops before all second ones.
+        local_crops: uint8 [L B, s, s, C], in the same order.
         masks: bool [2 B, N].
         step: that saw the batch.
     """
+    global_crops, local_crops = rgb(global_crops), rgb(local_crops)
     batch_size = len(global_crops) // 2
     num_images = min(batch_size, IMAGES)
     num_local = len(local_crops) // batch_size
@@ -58,14 +59,14 @@ def patches_picture(images: np.ndarray, tokens: np.ndarray, step: int) -> bytes:
     """PNG of images above the principal components of their patch tokens.
 
     Args:
-        images: uint8 [n, S, S, 3].
+        images: uint8 [n, S, S, C].
         tokens: float [n, N, D], the teacher's patch tokens.
         step: updates that the teacher has behind it.
     """
     first, colours = patch_colours(tokens)
     grid = round(tokens.shape[1] ** 0.5)
     figure, axes = _grid(3, len(images))
-    for column, image in enumerate(images):
+    for column, image in enumerate(rgb(images)):
         _show(axes[0][column], image)
         axes[1][column].imshow(first[column].reshape(grid, grid), cmap="viridis", vmin=0, vmax=1)
         _show(axes[2][column], colours[column].reshape(grid, grid, 3))
@@ -123,6 +124,11 @@ def _stretched(values: np.ndarray) -> np.ndarray:
 def _grid(rows: int, columns: int) -> tuple[Figure, Any]:
     figure = Figure(figsize=(columns * _INCH + 0.4, rows * (_INCH + 0.12) + 0.45), layout="constrained")
     return figure, figure.subplots(rows, columns, squeeze=False)
+
+
+def rgb(pixels: np.ndarray) -> np.ndarray:
+    """Pictures [..., C] as people see them, [..., 3]: the first three channels, or the first one as grey."""
+    return pixels[..., :3] if pixels.shape[-1] >= 3 else pixels[..., :1].repeat(3, -1)
 
 
 def _show(axis: Any, pixels: np.ndarray) -> None:

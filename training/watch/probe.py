@@ -23,7 +23,7 @@ class KNNProbe:
 
     Args:
         settings: folders, and k.
-        size: of the crops in px.
+        recipe: pictures are brought to the size of its global crops, and to its channels.
         batch_size: images that a process embeds at a time.
         workers: threads that decode.
         processes: all of them ask for :meth:`top1` at the same steps.
@@ -32,8 +32,11 @@ class KNNProbe:
         ValueError: a folder without images, a test class without train images, or k above the number of those.
     """
 
-    def __init__(self, settings: config.Probe, size: int, batch_size: int, workers: int, processes: Processes) -> None:
-        self._size, self._batch_size, self._workers, self._processes = size, batch_size, workers, processes
+    def __init__(
+        self, settings: config.Probe, recipe: config.Recipe, batch_size: int, workers: int, processes: Processes
+    ) -> None:
+        self._size, self._batch_size, self._workers = recipe.crops.global_size, batch_size, workers
+        self._channels, self._pixels, self._processes = recipe.model.in_channels, recipe.pixels, processes
         self.every_steps, self._k = settings.every_steps, settings.k
         self._train, train_classes = labelled(settings.train, "runtime.probe.train")
         self._test, test_classes = labelled(settings.test, "runtime.probe.test")
@@ -78,6 +81,6 @@ class KNNProbe:
 
     def _read(self, path: Path) -> np.ndarray:
         try:
-            return centre(path.read_bytes(), self._size)
+            return centre(path.read_bytes(), self._size, self._channels, self._pixels)
         except ValueError as error:
             raise ValueError(f"{path}: {error}; a probe skips no image: replace or remove the file") from error

@@ -14,7 +14,7 @@ from torch import Tensor
 from training import config, run_folder
 from training.atomic import write_atomically
 from training.data.loader import Batch
-from training.data.release import Release
+from training.data.source import Source
 from training.models.flops import step_flops
 from training.watch.alarms import Alarms
 from training.watch.health import Health
@@ -42,7 +42,7 @@ class Watch:
         ValueError: a probe that cannot be made, or wandb asked for and absent.
     """
 
-    def __init__(self, trainer: "Trainer", release: Release, runtime: config.Runtime, folder: Path) -> None:
+    def __init__(self, trainer: "Trainer", release: Source, runtime: config.Runtime, folder: Path) -> None:
         phase, processes = trainer.phase, trainer.processes
         recipe = phase.recipe
         self._trainer, self._release, self._runtime, self._folder = trainer, release, runtime, folder
@@ -53,7 +53,7 @@ class Watch:
         self._probe: KNNProbe | None = None
         if runtime.probe is not None:
             batch_size = 2 * recipe.batch_size_global // processes.count
-            self._probe = KNNProbe(runtime.probe, recipe.crops.global_size, batch_size, runtime.workers, processes)
+            self._probe = KNNProbe(runtime.probe, recipe, batch_size, runtime.workers, processes)
         self.peak = peak(processes.device, trainer.recipe.precision, runtime.peak_tflops)
         self.least_step_s = step_flops(recipe) / (self.peak.flops_per_s * processes.count)
         self._drawn: list[tuple[str, Path, int]] = []  # pictures that no record has yet
@@ -113,12 +113,16 @@ class Watch:
         """Write both pictures; all processes lend their share of the teacher, the first one draws."""
         from training.watch.pictures import crops_picture, patches_picture
 
-        size = self._trainer.phase.recipe.crops.global_size
+        recipe = self._trainer.phase.recipe
         images = []
         count = min(PATCHES_OF, len(self._release))
         for position in (i * len(self._release) // count for i in range(count)):
             try:
-                images.append(centre(self._release.read(position), size))
+                images.append(
+                    centre(
+                        self._release.read(position), recipe.crops.global_size, recipe.model.in_channels, recipe.pixels
+                    )
+                )
             except ValueError:
                 continue
         shown = {}

@@ -202,7 +202,7 @@ def test_the_probe_answers_at_once_whatever_the_batch(release, labelled, tmp_pat
     made = settings(release, tmp_path, {"model": WHOLE}, everything(labelled))
     trainer = Trainer(made.recipe)
     answers = [
-        KNNProbe(made.runtime.probe, 32, size, workers, trainer.processes).top1(trainer.model).item()
+        KNNProbe(made.runtime.probe, made.recipe, size, workers, trainer.processes).top1(trainer.model).item()
         for size, workers in ((1, 0), (8, 2), (64, 1))
     ]
     assert answers == [1.0, 1.0, 1.0]  # colours, through a random network
