@@ -85,7 +85,7 @@ class Losses(Section):
     ibot_weight: Weight = 1.0
     koleo_weight: Weight = 0.1
     centering: Literal["sinkhorn", "softmax"] = "sinkhorn"
-    queue: Count = 0  # samples before the batch whose class tokens Sinkhorn balances with it, for small batches
+    queue: Count = 0  # samples before the batch whose class tokens Sinkhorn balances with its own
     student_temp: Temperature = 0.1
 
     @model_validator(mode="after")
@@ -217,9 +217,7 @@ class Runtime(Section):
     slurm: Slurm = Slurm()  # read by launcher: submitit
     device: Literal["auto", "cpu", "cuda"] = "auto"
     workers: Count = 1  # processes that decode and augment
-    accumulate: Positive = (
-        1  # parts in which a process's share of a batch goes through the student, to need less memory
-    )
+    accumulate: Positive = 1  # parts in which a process's share of a batch goes through the student
     log_every_steps: Positive = 10
     checkpoint_every_steps: Positive = 100
     keep_checkpoints: Positive = 2
