@@ -217,7 +217,7 @@ class Runtime(Section):
     slurm: Slurm = Slurm()  # read by launcher: submitit
     device: Literal["auto", "cpu", "cuda"] = "auto"
     workers: Count = 1  # processes that decode and augment
-    accumulate: Positive = 1  # parts in which a process's share of a batch goes through the student
+    accumulate: Positive = 1  # parts of a process's batch, one by one; as with processes, only stochastic depth differs
     log_every_steps: Positive = 10
     checkpoint_every_steps: Positive = 100
     keep_checkpoints: Positive = 2
