@@ -1,6 +1,7 @@
 # make demo, make test, make check, make bench: each sets everything up in .venv first (setup.sh), then does its work.
 python := .venv/bin/python
-benchmarks := $(filter-out harness test_%,$(basename $(notdir $(sort $(wildcard tests/benchmarks/[a-z]*.py)))))
+# train_gpu needs a GPU: python -m tests.benchmarks.train_gpu
+benchmarks := $(filter-out harness train_gpu test_%,$(basename $(notdir $(sort $(wildcard tests/benchmarks/[a-z]*.py)))))
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check bench clean
 

@@ -51,6 +51,23 @@ class Heads(Section):
     ibot: Head | None = None
 
 
+class Pixels(Section):
+    """What the values of pixels mean; by default those of RGB, as every DINOv2 checkpoint expects them."""
+
+    mean: Annotated[tuple[float, ...], Field(strict=False)] = (0.485, 0.456, 0.406)  # of each channel, in 0..1
+    std: Annotated[tuple[float, ...], Field(strict=False)] = (0.229, 0.224, 0.225)
+    # of samples deeper than 8 bits, what is black and white; 16 bits have one of their own
+    range: Annotated[tuple[float, float], Field(strict=False)] | None = None
+
+    @model_validator(mode="after")
+    def _can_divide(self) -> Self:
+        if min(self.std, default=1) <= 0:
+            raise ValueError(f"std {self.std} must be above 0: pixels are divided by it")
+        if self.range and self.range[0] >= self.range[1]:
+            raise ValueError(f"range {self.range} must rise: [black, white]")
+        return self
+
+
 class Crops(Section):
     """Multi-crop augmentation: two global crops and ``num_local`` local ones."""
 
@@ -60,6 +77,7 @@ class Crops(Section):
     global_scale: Shares = (0.32, 1.0)  # of the image's area
     local_scale: Shares = (0.05, 0.32)
     blur: Literal["documented", "upstream"] = "documented"  # see training.data.augment.BLUR
+    augment: Literal["worker", "device"] = "worker"  # who changes colours, which the device does up to rounding alike
 
     @model_validator(mode="after")
     def _scales_are_ranges(self) -> Self:
@@ -122,6 +140,15 @@ class Teacher(Section):
     temp_warmup_steps: Count = 0
 
 
+class Initial(Section):
+    """Weights to start from, read at step 0 alone."""
+
+    path: str  # tensors, as .safetensors or as torch saves them
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+    format: Literal["auto", "upstream", "timm", "transformers"] = "auto"  # whose names; ours are upstream's
+    heads: bool = False  # also the projection heads, as in upstream's teacher_checkpoint.pth
+
+
 class Recipe(Section):
     """Everything that may change the result."""
 
@@ -131,11 +158,13 @@ class Recipe(Section):
     precision: Literal["auto", "bf16", "fp32"] = "fp32"  # auto: bf16 where the hardware multiplies it, else fp32
     model: Architecture = Architecture()
     heads: Heads = Heads()
+    pixels: Pixels = Pixels()
     crops: Crops = Crops()
     masking: Masking = Masking()
     losses: Losses = Losses()
     optimiser: Optimiser = Optimiser()
     teacher: Teacher = Teacher()
+    initial: Initial | None = None  # of student and teacher; None: random
     # After the steps above: each goes on from the weights before it, with a new optimiser and schedules of its own
     # length. A phase may name any key; what it does not name is as above.
     phases: Annotated[tuple["Recipe", ...], Field(strict=False)] = ()
@@ -145,7 +174,7 @@ class Recipe(Section):
     def _phases_are_whole(cls, values: Any) -> Any:
         if not isinstance(values, dict) or not isinstance(values.get("phases"), list | tuple):
             return values
-        above = {key: value for key, value in values.items() if key != "phases"}
+        above = {key: value for key, value in values.items() if key not in ("phases", "initial")}
         return {**values, "phases": [_merged(above, phase) for phase in values["phases"]]}
 
     @model_validator(mode="after")
@@ -153,9 +182,11 @@ class Recipe(Section):
         for number, phase in enumerate(self.phases):
             if phase.phases:
                 raise ValueError(f"phases.{number}.phases: a phase has no phases; put them one after another")
+            if phase.initial:
+                raise ValueError(f"phases.{number}.initial: a phase goes on from the weights before it; drop it")
             model = phase.model.model_copy(update={"image_size": self.model.image_size})
             same = phase.model_copy(update={"model": model})
-            for key in ("seed", "precision", "model", "heads", "losses"):
+            for key in ("seed", "precision", "model", "pixels", "heads", "losses"):
                 if getattr(same, key) != getattr(self, key):
                     hint = " (but model.image_size)" if key == "model" else ""
                     raise ValueError(f"phases.{number}.{key}: cannot change{hint}; drop it or start another run")
@@ -163,8 +194,9 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
-        if self.model.in_channels != 3:
-            raise ValueError(f"model.in_channels {self.model.in_channels}: crops are made of RGB pictures; use 3")
+        channels, mean, std = self.model.in_channels, self.pixels.mean, self.pixels.std
+        if not len(mean) == len(std) == channels:
+            raise ValueError(f"model.in_channels {channels} needs as many values of pixels.mean {mean} and std {std}")
         patch = self.model.patch_size
         for key in ("global_size", "local_size"):
             size = getattr(self.crops, key)
@@ -193,7 +225,9 @@ def _merged(above: Any, own: Any) -> Any:
 class Data(Section):
     """What to learn from."""
 
-    release: str  # a release of python -m spark_jobs.run, or a plain folder of images
+    # a release of spark_jobs.run, or a folder, pattern or range of images, tars or Parquet; or a list of these
+    release: str | Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
+    field: str | None = None  # of tars and Parquet: which extension or column is the image, where there are several
 
 
 class Slurm(Section):
@@ -209,6 +243,15 @@ class Slurm(Section):
     gpus_per_node: Count = 0
 
 
+class Probe(Section):
+    """Weighted k-NN with the teacher's class tokens, now and then; folders hold one folder a class."""
+
+    every_steps: Positive
+    train: str
+    test: str
+    k: Positive = 20
+
+
 class Runtime(Section):
     """Everything that must not change the result."""
 
@@ -216,6 +259,10 @@ class Runtime(Section):
     processes: Positive = 1  # on each machine; on one with CUDA, a process a device
     slurm: Slurm = Slurm()  # read by launcher: submitit
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    # of packed crops on CUDA: torch's varlen kernel, xformers', or torch's scaled dot-product attention by group; auto:
+    # the first that works
+    attention: Literal["auto", "varlen", "xformers", "sdpa"] = "auto"
+    compile: Literal["auto"] | bool = "auto"  # the backbone's blocks, by torch.compile; auto: on CUDA
     workers: Count = 1  # processes that decode and augment
     accumulate: Positive = 1  # parts of a process's batch, one by one; as with processes, only stochastic depth differs
     log_every_steps: Positive = 10
@@ -223,6 +270,12 @@ class Runtime(Section):
     keep_checkpoints: Positive = 2
     max_nonfinite_steps: Positive = 20  # in a row, then the run stops
     if_changed: Literal["refuse", "restart"] = "refuse"  # a run folder that holds another recipe or release
+    health_every_steps: Count = 50  # the panel that alarms of collapse look at; 0: never
+    pictures_every_steps: Count = 5000  # of crops, masks and patches; also at the first and last step; 0: never
+    probe: Probe | None = None
+    tensorboard: bool = True  # event files beside metrics.jsonl, where the package is installed
+    wandb: str | None = None  # a project of Weights & Biases; offline unless WANDB_API_KEY or WANDB_MODE is set
+    peak_tflops: Annotated[float, Field(gt=0)] | None = None  # of one device, what MFU is a share of; else found out
 
 
 class TrainConfig(Section):

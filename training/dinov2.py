@@ -15,9 +15,10 @@ from training.losses.ibot import ibot
 from training.losses.koleo import koleo_among
 from training.losses.sinkhorn import sinkhorn_
 from training.models.head import DINOHead
-from training.models.vit import VisionTransformer
+from training.models.vit import Features, VisionTransformer
 from training.processes import ALONE, Processes
 from training.sharding import average_after, local, shard
+from training.watch.health import Health
 
 
 class DINOv2(nn.Module):
@@ -29,6 +30,7 @@ class DINOv2(nn.Module):
     def __init__(self, recipe: Recipe, processes: Processes = ALONE) -> None:
         super().__init__()
         self.recipe, self.processes = recipe, processes
+        self.health: Health | None = None  # told what the teacher makes of each batch
         backbone = VisionTransformer(recipe.model)
         heads = {name: DINOHead(backbone.dim, head) for name, head in _heads(recipe).items()}
         self.student = nn.ModuleDict({"backbone": backbone, **heads})
@@ -67,7 +69,7 @@ class DINOv2(nn.Module):
             gradient is to be taken before the next part, and the weighted terms ``loss_*`` that it sums. Then what
             :meth:`update_teacher` remembers of the batch if the step succeeds.
         """
-        with self._autocast(parts):
+        with self._autocast(parts[0].masks.device):
             targets, memory = self._targets(parts, teacher_temp)
         return self._shares(parts, targets), memory
 
@@ -88,30 +90,41 @@ class DINOv2(nn.Module):
             buffer.copy_(torch.where(finite, remembered, buffer))
 
     @torch.no_grad()
+    def teacher_features(self, images: Tensor) -> Features:
+        """What the teacher's backbone makes of uint8 images [B, S, S, 3]; every process must ask for as many."""
+        with self._autocast(images.device):
+            return _backbone(self.teacher)(normalise(images, self.recipe.pixels))
+
+    @torch.no_grad()
     def _targets(self, parts: Sequence[Batch], temp: float) -> tuple[list[dict[str, Tensor]], dict[str, Tensor]]:
         """For every part the teacher's distributions ``cls`` [2 b, K] and ``patch`` [m, K]; and what is remembered."""
         tokens: dict[str, list[Tensor]] = {"cls": [], "patch": []}
         for part in parts:
-            images = normalise(part.global_crops)
+            images = normalise(part.global_crops, self.recipe.pixels)
             places = self._places(part, [images])
             found = _backbone(self.teacher).select([images], [None], torch.cat(places))
             for rows, token in zip(tokens.values(), found.split([len(place) for place in places]), strict=True):
                 rows.append(token)
-        targets: dict[str, Sequence[Tensor]] = {}
+        targets: dict[str, Tensor] = {}
         memory: dict[str, Tensor] = {}
         for head, every in self._by_head(*(torch.cat(rows) for rows in tokens.values())).items():
             queued = self._queued() if "cls" in every else None
             scores, embedded = _head(self.teacher, head).scores(torch.cat(list(every.values())), queued)
+            if self.health is not None:
+                self.health.note_scores(scores)
             sizes = [len(rows) for rows in every.values()]
             sizes[0] += len(scores) - len(embedded)  # queued rows are ahead of those of class tokens
             for token, score in zip(every, scores.split(sizes), strict=True):
-                target, remembered = self._target(token, score, temp, queued if token == "cls" else None)
-                targets[token] = target.split([len(rows) for rows in tokens[token]])
+                targets[token], remembered = self._target(token, score, temp, queued if token == "cls" else None)
                 memory |= remembered
             if queued is not None:
                 newest = self._every(embedded[: len(every["cls"])].chunk(len(parts))).transpose(0, 1)
                 memory["cls_queue"] = torch.cat((self.get_buffer("cls_queue"), newest))[len(newest) :]
-        return [dict(zip(targets, part, strict=True)) for part in zip(*targets.values(), strict=True)], memory
+        if self.health is not None:
+            firsts = torch.cat([rows.chunk(2)[0] for rows in tokens["cls"]])
+            self.health.note(firsts, targets["cls" if "cls" in targets else "patch"])
+        split = [rows.split([len(part) for part in tokens[token]]) for token, rows in targets.items()]
+        return [dict(zip(targets, part, strict=True)) for part in zip(*split, strict=True)], memory
 
     def _target(
         self, token: str, scores: Tensor, temp: float, queued: Tensor | None
@@ -138,11 +151,11 @@ class DINOv2(nn.Module):
         """What every part adds to the losses."""
         weights = self.recipe.losses
         factor = {"dino": weights.dino_weight, "ibot": weights.ibot_weight, "koleo": weights.koleo_weight}
-        with self._autocast(parts):
+        with self._autocast(parts[0].masks.device):
             every = self._class_tokens(parts) if weights.koleo_weight and len(parts) > 1 else None
         for number, (part, target) in enumerate(zip(parts, targets, strict=True)):
             average_after(self.student, this_pass=number == len(parts) - 1)
-            with self._autocast(parts):
+            with self._autocast(parts[0].masks.device):
                 tokens, terms = self._followed(part, target)
                 if weights.koleo_weight:
                     classes = tokens[: len(part.masks)]
@@ -155,9 +168,9 @@ class DINOv2(nn.Module):
 
     def _followed(self, batch: Batch, targets: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """The student's tokens, class tokens of global crops first, and the terms in which it follows the teacher."""
-        crops, masks = [normalise(batch.global_crops)], [batch.masks, None]
+        crops, masks = [normalise(batch.global_crops, self.recipe.pixels)], [batch.masks, None]
         if self.recipe.losses.dino_weight and self.num_local:
-            crops.append(normalise(batch.local_crops))
+            crops.append(normalise(batch.local_crops, self.recipe.pixels))
         classes, patches = self._places(batch, crops)
         tokens = _backbone(self.student).select(crops, masks[: len(crops)], torch.cat((classes, patches)))
         of_classes, of_patches = tokens.split([len(classes), len(patches)])
@@ -174,7 +187,7 @@ class DINOv2(nn.Module):
         """The student's class tokens of all global crops, [2, B, D], from a pass of their own."""
         found = []
         for part in parts:
-            images = normalise(part.global_crops)
+            images = normalise(part.global_crops, self.recipe.pixels)
             classes, _ = self._places(part, [images])
             found.append(_backbone(self.student).select([images], [part.masks], classes))
         return self._every(found)
@@ -221,8 +234,8 @@ class DINOv2(nn.Module):
         crop, patch = masked // num_patches, masked % num_patches
         return torch.cat(classes), crop * backbone.num_tokens(crops[0]) + backbone.first_patch + patch
 
-    def _autocast(self, parts: Sequence[Batch]) -> torch.autocast:
-        return torch.autocast(parts[0].masks.device.type, torch.bfloat16, enabled=self.recipe.precision == "bf16")
+    def _autocast(self, device: torch.device) -> torch.autocast:
+        return torch.autocast(device.type, torch.bfloat16, enabled=self.recipe.precision == "bf16")
 
 
 def _backbone(network: nn.ModuleDict) -> VisionTransformer:

@@ -46,13 +46,26 @@ def load_backbone(path: str | Path) -> tuple[VisionTransformer, dict[str, Any]]:
         raise ValueError(f"{file}: is not a model.json of training.launch: {error}") from error
     if Path(name).name != name:
         raise ValueError(f"{file}: weights = {name!r} must be a file beside it, not a path")
-    weights = file.with_name(name)
-    data = weights.read_bytes()
-    found = hashlib.sha256(data).hexdigest()
-    if found != expected:
-        raise ValueError(
-            f"{weights}: its SHA-256 is {found[:16]}..., not {expected[:16]}... as {file.name} says; copy it again"
-        )
+    data = verified(file.with_name(name), expected, f"{file.name} says; copy it again")
     model = build(architecture)
     model.load_state_dict(load(data))
     return model, info
+
+
+def verified(path: Path, sha256: str, whose: str) -> bytes:
+    """The bytes of a file, read once, so that what was hashed is what is used.
+
+    Args:
+        path: of the file.
+        sha256: expected, hex.
+        whose: for the message, who expects it and what to do.
+
+    Raises:
+        ValueError: the hash is another.
+        OSError: the file cannot be read.
+    """
+    data = path.read_bytes()
+    found = hashlib.sha256(data).hexdigest()
+    if found != sha256:
+        raise ValueError(f"{path}: its SHA-256 is {found}, not {sha256} as {whose}")
+    return data

@@ -11,10 +11,12 @@ from torch import Tensor
 from conf import digest
 from training import config, run_folder
 from training.checkpoint import Checkpoints
-from training.data.augment import MEAN, STD
 from training.data.loader import Batch, Batches, batches
-from training.data.release import Release
+from training.data.source import Source
+from training.data.sources import open_source
 from training.dinov2 import DINOv2
+from training.initial import start_from
+from training.kernels import PLAIN, Kernels, chosen, use
 from training.optim import build_optimiser, clip_gradients, set_schedule, step_where
 from training.phases import Phase, phase_at, phases, resized_positions
 from training.preemption import Request, StoppedError, listening
@@ -22,6 +24,7 @@ from training.processes import ALONE, Processes, joined
 from training.progress import Progress
 from training.schedules import Now, at
 from training.sharding import whole
+from training.watch.watch import Watch
 
 
 class Trainer:
@@ -32,10 +35,20 @@ class Trainer:
         processes: who trains, and where.
         step: updates done. Where it is not 0, :meth:`state` awaits those of a checkpoint.
         accumulate: parts of a batch whose gradients are added up.
+        kernels: what the backbones compute with.
     """
 
-    def __init__(self, recipe: config.Recipe, processes: Processes = ALONE, step: int = 0, accumulate: int = 1) -> None:
+    def __init__(
+        self,
+        recipe: config.Recipe,
+        processes: Processes = ALONE,
+        step: int = 0,
+        accumulate: int = 1,
+        *,
+        kernels: Kernels = PLAIN,
+    ) -> None:
         self.recipe, self.processes, self.step, self.accumulate = recipe, processes, step, accumulate
+        self.kernels = kernels
         device = processes.device
         self.unreadable = torch.zeros((), dtype=torch.int64, device=device)  # images skipped so far
         self.nonfinite = torch.zeros((), dtype=torch.int64, device=device)  # updates skipped so far
@@ -67,7 +80,7 @@ class Trainer:
 
     def state(self) -> dict[str, Tensor]:
         """All that the rest of the run depends on, besides the recipe, the release and the step: in place, by name."""
-        names = {parameter: name for name, parameter in self.model.student.named_parameters()}
+        names: dict[Tensor, str] = {value: name for name, value in self.model.student.named_parameters()}
         found = {f"model.{name}": value for name, value in self.model.state_dict().items()}
         for parameter, moments in self.optimiser.state.items():
             found |= {f"optimiser.{names[parameter]}.{key}": value for key, value in moments.items()}
@@ -90,7 +103,11 @@ class Trainer:
                 if name.endswith("pos_embed"):
                     weights[name] = resized_positions(weights[name], value.shape[1])
             self.model.load_state_dict(weights)
+        elif self.recipe.initial is not None and self.step == 0:  # later, a checkpoint follows
+            start_from(self.recipe.initial, (self.model.student, self.model.teacher))
         self.model.to(self.processes.device)
+        for network in (self.model.student, self.model.teacher):
+            use(self.kernels, network["backbone"])
         self.model.share_out(accumulates=self.accumulate > 1)
         self.optimiser = build_optimiser(self.model.student, phase.recipe.optimiser)
 
@@ -124,13 +141,13 @@ def train(settings: config.TrainConfig) -> Path:
     with listening(workers=settings.runtime.workers > 0) as request:
         device = config.device(settings.runtime)
         recipe = config.resolve(settings.recipe, device)
-        release = Release(settings.data.release)
+        release = open_source(settings.data)
         with joined(device) as processes:
             return _train(settings, recipe, release, processes, request)
 
 
 def _train(
-    settings: config.TrainConfig, recipe: config.Recipe, release: Release, processes: Processes, request: Request
+    settings: config.TrainConfig, recipe: config.Recipe, release: Source, processes: Processes, request: Request
 ) -> Path:
     runtime, folder = settings.runtime, Path(settings.output)
     _check_shares(recipe, processes.count, runtime.accumulate)
@@ -143,7 +160,8 @@ def _train(
             return folder / run_folder.MODEL
         checkpoints = Checkpoints(folder / run_folder.CHECKPOINTS, runtime.keep_checkpoints, processes)
         step = checkpoints.newest(say=print)
-        trainer = Trainer(recipe, processes, step or 0, runtime.accumulate)
+        kernels = chosen(runtime, processes.device, recipe.precision)
+        trainer = Trainer(recipe, processes, step or 0, runtime.accumulate, kernels=kernels)
         if step is not None:
             checkpoints.load(step, trainer.state())
         if processes.is_first:
@@ -161,7 +179,7 @@ def _train(
         description = {
             **identity,
             "architecture": last.model.model_dump(mode="json"),
-            "input": {"size": last.crops.global_size, "mean": MEAN, "std": STD},
+            "input": {"size": last.crops.global_size, "mean": last.pixels.mean, "std": last.pixels.std},
             "precision": recipe.precision,
             "steps": trainer.step,
         }
@@ -177,7 +195,7 @@ def _train(
 
 def loop(
     trainer: Trainer,
-    release: Release,
+    release: Source,
     runtime: config.Runtime,
     folder: Path,
     checkpoints: Checkpoints,
@@ -192,12 +210,15 @@ def loop(
     phase, processes = trainer.phase, trainer.processes
     recipe = phase.recipe
     metrics = folder / run_folder.METRICS if processes.is_first else None
-    progress = Progress(metrics, trainer.step, phase.last_step, recipe.batch_size_global, runtime.log_every_steps)
+    watch = Watch(trainer, release, runtime, folder)
+    progress = Progress(
+        metrics, trainer.step, phase.last_step, recipe.batch_size_global, runtime.log_every_steps, watch
+    )
     data = Batches(release, recipe, processes, phase.first_step, phase.first_sample)
     try:
-        for batch in batches(data, trainer.step, runtime.workers, processes.device):
+        for batch in progress.waiting(batches(data, trainer.step, runtime.workers, processes.device)):
             now = at(recipe, trainer.step - phase.first_step)
-            scalars = trainer.update(batch, now)
+            scalars = trainer.update(batch, now) | watch.look(batch)
             was_read = progress.add(trainer.step, scalars, now)
             if was_read and int(trainer.nonfinite_in_a_row) >= runtime.max_nonfinite_steps:
                 kept = run_folder.keep_batch(folder, trainer.step, processes.rank, batch)

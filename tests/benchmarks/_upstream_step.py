@@ -1,13 +1,15 @@
-"""The public dinov2 step on a CPU: its own model, losses, masks, parameter groups, clip, AdamW and EMA.
+"""The public dinov2 step in one process: its own model, losses, masks, parameter groups, clip, AdamW and EMA.
 
 Only what needs a GPU or a package that is not here is replaced, in this process alone, by the plain torch operations
 that do the same: xformers' packed attention becomes attention by group, its fused indexing becomes indexing,
-FSDP of one process becomes nothing, ``.cuda`` stays where it is.
+FSDP of one process becomes nothing, and on a CPU ``.cuda`` stays where it is. On a GPU xformers is used where it is
+installed, and fp16 is autocast's, which is what FSDP's mixed precision comes to in one process.
 """
 
+import importlib.util
 import random
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -29,15 +31,27 @@ class UpstreamStep:
         batch: images.
         prototypes: K.
         centering: ``sinkhorn`` or ``softmax``.
-        precision: ``fp32``, or ``bf16`` by autocast.
+        precision: ``fp32``, or ``bf16`` or ``fp16`` by autocast; fp16 with a scaled loss.
+        more: of the public configuration, over what is said above.
+        device: ``cpu`` or ``cuda``.
     """
 
-    def __init__(self, checkout: str, arch: str, batch: int, prototypes: int, centering: str, precision: str) -> None:
+    def __init__(
+        self,
+        checkout: str,
+        arch: str,
+        batch: int,
+        prototypes: int,
+        centering: str,
+        precision: str,
+        more: Mapping[str, Any] | None = None,
+        device: str = "cpu",
+    ) -> None:
         if not (Path(checkout) / "dinov2" / "train" / "ssl_meta_arch.py").is_file():
             raise ValueError(
                 f"--upstream {checkout}: is no checkout of facebookresearch/dinov2; clone it and name the folder"
             )
-        replace_what_is_not_here()
+        replace_what_is_not_here(device)
         sys.path.insert(0, checkout)
         from dinov2.train.ssl_meta_arch import SSLMetaArch
 
@@ -49,7 +63,7 @@ class UpstreamStep:
             "student": {"arch": arch, "patch_size": 14, "drop_path_rate": 0.3},
             "crops": {"local_crops_size": 98},
         }
-        config = OmegaConf.merge(default, ours)
+        config = OmegaConf.merge(default, ours, more or {})
         torch.manual_seed(0)
         random.seed(0)
         self.model = SSLMetaArch(config)
@@ -58,21 +72,32 @@ class UpstreamStep:
             part.clip_grad_norm_ = partial(nn.utils.clip_grad_norm_, part.parameters())  # FSDP's method
         self.model.need_to_synchronize_fsdp_streams = False
         self.model.train()
+        self.model.to(device)
+        if precision == "fp16":
+            self.model.fp16_scaler = torch.amp.GradScaler(device)
         self.optimiser = torch.optim.AdamW(self.model.get_params_groups(), betas=(0.9, 0.999))
         for group in self.optimiser.param_groups:
             group["lr"], group["weight_decay"] = 1e-4 * group["lr_multiplier"], 0.04 * group["wd_multiplier"]
-        self.batch = _batch(config, batch)
-        self.precision = precision
+        made = _batch(config, batch)
+        self.batch = {key: x.to(device) if isinstance(x, Tensor) else x for key, x in made.items()}
+        self.precision, self.device = precision, device
 
     def __call__(self) -> float:
         """Forward, backward, clip, AdamW, EMA; the sum of the losses."""
         self.optimiser.zero_grad(set_to_none=True)
-        cast = torch.autocast("cpu", torch.bfloat16) if self.precision == "bf16" else nullcontext()
-        with cast:
+        dtype = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[self.precision]
+        with nullcontext() if dtype is None else torch.autocast(self.device, dtype):
             losses = self.model.forward_backward(self.batch, teacher_temp=0.07)
+        scaler = self.model.fp16_scaler
+        if scaler is not None:
+            scaler.unscale_(self.optimiser)
         for part in self.model.student.values():
             part.clip_grad_norm_(3.0)
-        self.optimiser.step()
+        if scaler is None:
+            self.optimiser.step()
+        else:
+            scaler.step(self.optimiser)
+            scaler.update()
         self.model.update_teacher(0.992)
         return float(sum(losses.values()))
 
@@ -104,20 +129,10 @@ def _batch(config: Any, size: int) -> dict[str, Any]:
     )
 
 
-def replace_what_is_not_here() -> None:
-    fmha = SimpleNamespace(BlockDiagonalMask=Blocks)
-    _module("xformers")
-    _module(
-        "xformers.ops",
-        fmha=fmha,
-        unbind=torch.unbind,
-        memory_efficient_attention=attention,
-        index_select_cat=lambda sources, chosen: torch.cat(
-            [source[index].flatten() for source, index in zip(sources, chosen, strict=True)]
-        ),
-        scaled_index_add=lambda x, index, source, scaling, alpha: x.index_add_(0, index, source * scaling, alpha=alpha),
-        SwiGLU=SwiGLU,
-    )  # without cross_entropy, so that upstream's own plain form of it is used
+def replace_what_is_not_here(device: str = "cpu") -> None:
+    """Put stand-ins where the public code looks for what it does not find on ``device``."""
+    if device == "cpu" or importlib.util.find_spec("xformers") is None:
+        _replace_xformers()
     absent = SimpleNamespace
     _module(
         "dinov2.fsdp",
@@ -129,9 +144,25 @@ def replace_what_is_not_here() -> None:
     )
     # the loop, which is not run
     _module("dinov2.train.train", get_args_parser=None, main=None)
-    torch.Tensor.cuda = lambda self, *_, **__: self  # type: ignore[method-assign]
-    torch.cuda.synchronize = lambda *_: None  # type: ignore[assignment]
     torch.distributed.all_reduce = lambda *_, **__: None  # type: ignore[assignment]
+    if device == "cpu":
+        torch.Tensor.cuda = lambda self, *_, **__: self  # type: ignore[method-assign]
+        torch.cuda.synchronize = lambda *_: None  # type: ignore[assignment]
+
+
+def _replace_xformers() -> None:
+    _module("xformers")
+    _module(
+        "xformers.ops",
+        fmha=SimpleNamespace(BlockDiagonalMask=Blocks),
+        unbind=torch.unbind,
+        memory_efficient_attention=attention,
+        index_select_cat=lambda sources, chosen: torch.cat(
+            [source[index].flatten() for source, index in zip(sources, chosen, strict=True)]
+        ),
+        scaled_index_add=lambda x, index, source, scaling, alpha: x.index_add_(0, index, source * scaling, alpha=alpha),
+        SwiGLU=SwiGLU,
+    )  # without cross_entropy, so that upstream's own plain form of it is used
 
 
 def _module(name: str, **contents: Any) -> None:

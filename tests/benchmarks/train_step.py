@@ -81,24 +81,25 @@ class Contender:
     def __init__(self, make: Callable[..., Callable[[], float]], *args: Any) -> None:
         context = multiprocessing.get_context("spawn")
         self._pipe, other = context.Pipe()
-        self._process = context.Process(target=_serve, args=(other, make, *args), daemon=True)
+        self._process = context.Process(target=_serve, args=(other, make, *args))
         self._process.start()
         other.close()
 
     def step(self) -> float:
         """One update; its loss."""
-        return self._ask("step")
+        return self.ask("step")
 
     def peak_rss_bytes(self) -> int:
         """The most resident memory so far."""
-        return self._ask("peak")
+        return self.ask("peak")
 
     def end(self) -> None:
         """Let the process go."""
         self._pipe.close()
         self._process.join()
 
-    def _ask(self, question: str) -> Any:
+    def ask(self, question: str) -> Any:
+        """What the method of this name says, of what makes the step."""
         self._pipe.send(question)
         try:
             return self._pipe.recv()
@@ -113,7 +114,10 @@ def _serve(pipe: Connection, make: Callable[..., Callable[[], float]], *args: An
             question = pipe.recv()
         except EOFError:
             return
-        pipe.send(step() if question == "step" else harness.own_peak_rss_bytes())
+        if question == "peak":
+            pipe.send(harness.own_peak_rss_bytes())
+        else:
+            pipe.send(step() if question == "step" else getattr(step, question)())
 
 
 def _ours(setting: Setting) -> Callable[[], float]:
@@ -131,7 +135,7 @@ def _ours(setting: Setting) -> Callable[[], float]:
             "losses": {"centering": setting.centering},
         }
     )
-    trainer, batch = Trainer(recipe, torch.device("cpu")), random_batch(recipe)
+    trainer, batch = Trainer(recipe), random_batch(recipe)
     return lambda: float(trainer.update(batch, at(recipe, trainer.step + 1))["loss"])
 
 
@@ -145,7 +149,7 @@ def random_batch(recipe: Any) -> Any:
     crops, patch, size = recipe.crops, recipe.model.patch_size, recipe.batch_size_global
     rng = np.random.default_rng(0)
     cap = max_block(crops.global_size, patch)
-    masks = torch.from_numpy(batch_masks(2 * size, crops.global_size // patch, cap, recipe.masking, rng))
+    masks = torch.from_numpy(batch_masks(2 * size, crops.global_size // patch, cap, recipe.masking, [0]))
     pixels = {
         side: torch.from_numpy(rng.integers(0, 256, (number * size, side, side, 3), dtype=np.uint8))
         for side, number in ((crops.global_size, 2), (crops.local_size, crops.num_local))
@@ -157,6 +161,7 @@ def random_batch(recipe: Any) -> Any:
         mask_indices=masks.flatten().nonzero().flatten(),
         mask_weights=(1 / masks.sum(1).clamp(min=1)).unsqueeze(1).expand_as(masks)[masks],
         num_unreadable=torch.tensor(0),
+        colours=torch.empty(0, 8),
     )
 
 

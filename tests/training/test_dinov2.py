@@ -40,13 +40,13 @@ def made(**changes: object) -> tuple[DINOv2, Batch]:
     pixels = [rng.integers(0, 256, (n, side, side, 3), dtype=np.uint8) for n, side in shapes]
     weights = (1 / masks.sum(1).clamp(min=1)).unsqueeze(1).expand_as(masks)[masks]
     indices = masks.flatten().nonzero().flatten()
-    return model, Batch(*map(torch.from_numpy, pixels), masks, indices, weights, torch.tensor(0))
+    return model, Batch(*map(torch.from_numpy, pixels), masks, indices, weights, torch.tensor(0), torch.empty(0, 8))
 
 
 def plain(model: DINOv2, batch: Batch, temp: float = TEMP) -> Tensor:
     """The objective as the papers write it."""
     recipe, weights = model.recipe, model.recipe.losses
-    images, local = normalise(batch.global_crops), normalise(batch.local_crops)
+    images, local = normalise(batch.global_crops, recipe.pixels), normalise(batch.local_crops, recipe.pixels)
     seen, whole = model.student["backbone"](images, batch.masks), model.teacher["backbone"](images)
     loss = torch.zeros(())
     if weights.dino_weight:

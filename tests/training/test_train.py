@@ -15,6 +15,7 @@ from training.checkpoint import newest_first
 from training.data.loader import Batches
 from training.data.release import Release
 from training.pretrained import load_backbone
+from training.progress import CLOCK
 from training.schedules import at
 from training.train import Trainer, train
 
@@ -35,7 +36,7 @@ def finished(release, tmp_path_factory) -> Path:
 def rows(output: Path) -> list[dict]:
     """Metrics without the clock."""
     found = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in row.items() if key != "images_per_s"} for row in found]
+    return [{key: value for key, value in row.items() if key not in CLOCK} for row in found]
 
 
 def stop_after(monkeypatch, steps: int) -> None:

@@ -13,11 +13,18 @@ from torch.autograd.function import once_differentiable
 
 Targets = Callable[[slice], Tensor]  # fp32 [m, k], the targets of some of the prototypes
 
-CHUNK = 2**21  # scores at a time, so that they stay in a processor's cache
+# scores at a time: on a CPU, so that they stay in its cache; on CUDA, so that they take no gigabytes
+CHUNK = {"cpu": 2**21, "cuda": 2**26}
 
 
 def cross_entropy(
-    x: Tensor, directions: Tensor, gains: Tensor, targets: Targets, temp: float, dtype: torch.dtype, chunk: int = CHUNK
+    x: Tensor,
+    directions: Tensor,
+    gains: Tensor,
+    targets: Targets,
+    temp: float,
+    dtype: torch.dtype,
+    chunk: int | None = None,
 ) -> Tensor:
     """-sum_k targets_k log softmax(scores / temp)_k, in fp32; a score is the cosine with a prototype times its gain.
 
@@ -30,13 +37,13 @@ def cross_entropy(
         targets: of a range of prototypes; asked for each range twice.
         temp: the student's temperature.
         dtype: of the matrix products.
-        chunk: scores that are in memory at a time.
+        chunk: scores that are in memory at a time; by default :data:`CHUNK`.
 
     Returns:
         fp32 [m].
     """
     with torch.autocast(x.device.type, enabled=False):
-        return _CrossEntropy.apply(x, directions, gains, targets, temp, dtype, chunk)
+        return _CrossEntropy.apply(x, directions, gains, targets, temp, dtype, chunk or CHUNK[x.device.type])
 
 
 class _CrossEntropy(torch.autograd.Function):

@@ -1,7 +1,8 @@
 """Weights of a backbone between our names, which are upstream DINOv2's, and those of timm and of transformers."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -82,6 +83,27 @@ def from_transformers(tensors: Mapping[str, Tensor]) -> Tensors:
         parts = [ours.pop(name.replace(_PARTS[0], part)) for part in _PARTS]
         ours[name.replace(_PARTS[0], "qkv")] = torch.cat(parts)
     return ours
+
+
+class Format(NamedTuple):
+    """Whose names a file has."""
+
+    ours: Callable[[Mapping[str, Tensor]], Tensors]  # from theirs
+    theirs: Callable[[Mapping[str, Tensor]], Tensors]  # from ours
+
+
+FORMATS = {
+    "upstream": Format(from_upstream, dict),
+    "timm": Format(from_timm, to_timm),
+    "transformers": Format(from_transformers, to_transformers),
+}
+
+
+def recognised(tensors: Mapping[str, Tensor]) -> str:
+    """Whose names these are; a backbone of upstream's has a mask token, one of timm's has none."""
+    if any(name.startswith("embeddings.") for name in tensors):
+        return "transformers"
+    return "upstream" if "mask_token" in tensors else "timm"
 
 
 def _replace(name: str, names: Mapping[str, str]) -> str:

@@ -1,6 +1,7 @@
 """Layers that keep less for the backward pass than autograd does by itself; numbers are those of the plain form.
 
-Where autocast is on, products are computed in its dtype and everything else in that of the input.
+Where autocast is on, products are computed in its dtype and everything else in that of the input. The compiler is given
+the plain form: it computes again in backward what is cheap to compute, and fuses it.
 """
 
 from collections.abc import Callable
@@ -22,11 +23,15 @@ def compute_dtype(x: Tensor) -> torch.dtype:
 
 def norm_linear(x: Tensor, norm: nn.LayerNorm, linear: nn.Linear) -> Tensor:
     """``linear(norm(x))`` of [n, D], keeping x, not what the norm makes of it."""
+    if torch.compiler.is_compiling():
+        return linear(norm(x))
     return _NormLinear.apply(x, norm.weight, norm.bias, linear.weight, linear.bias, norm.eps, compute_dtype(x))
 
 
 def activated_linear(x: Tensor, activation: Activation, weight: Tensor, bias: Tensor) -> Tensor:
     """``linear(activation(x))``, keeping x, not what the activation makes of it."""
+    if torch.compiler.is_compiling():
+        return F.linear(activation(x), weight, bias)
     return _ActivatedLinear.apply(x, activation, weight, bias)
 
 

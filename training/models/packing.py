@@ -57,7 +57,7 @@ class Subset:
         every = []
         for (crops, tokens), chosen in zip(self.groups, self.chosen, strict=True):
             factor = torch.zeros(crops, device=chosen.device)
-            factor[chosen] = crops / max(len(chosen), 1)
+            factor.index_fill_(0, chosen, crops / max(len(chosen), 1))
             every.append(factor.repeat_interleave(tokens))
         return torch.cat(every)
 
@@ -71,13 +71,21 @@ def take(row: Tensor, subset: Subset) -> tuple[Tensor, Tensor]:
     """The row, to be handed to :func:`put`, and the tokens [m, D] that take the branch.
 
     The row belongs to the two from here on: ``put`` writes into it, and backward writes into the gradient that comes
-    back along it, so nothing else may read either.
+    back along it, so nothing else may read either. The compiler, which sees both, is given the plain form.
     """
+    if torch.compiler.is_compiling():
+        parts = zip(unpack(row, subset.groups), subset.chosen, strict=True)
+        return row, torch.cat([x[chosen].flatten(0, 1) for x, chosen in parts])
     return _Take.apply(row, subset)
 
 
 def put(row: Tensor, branch: Tensor, subset: Subset) -> Tensor:
     """Add what the branch made of the tokens that took it, in place."""
+    if torch.compiler.is_compiling():
+        parts = subset.parts(row, branch.to(row.dtype))
+        return torch.cat(
+            [x.index_add(0, chosen, added, alpha=factor).view(-1, row.shape[1]) for x, added, chosen, factor in parts]
+        )
     return _Put.apply(row, branch, subset)
 
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from training.config import Architecture
 from training.models.attention import attend
+from training.models.fused import Fused, by_group
 from training.models.layers import activated_linear, norm_linear, scaled
 from training.models.packing import Groups, Subset, num_kept, pack, put, take
 
@@ -191,12 +192,13 @@ class Attention(nn.Module):
     def __init__(self, dim: int, num_heads: int) -> None:
         super().__init__()
         self.num_heads = num_heads
+        self.fused: Fused = by_group
         self.qkv = nn.Linear(dim, 3 * dim)
         self.proj = nn.Linear(dim, dim)
 
     def forward(self, x: Tensor, norm: nn.LayerNorm, gamma: Tensor, groups: Groups) -> Tensor:
         """A row [n, D] of packed crops, to be normalised, to [n, D] times ``gamma``."""
-        x = attend(norm_linear(x, norm, self.qkv), groups, self.num_heads)
+        x = attend(norm_linear(x, norm, self.qkv), groups, self.num_heads, self.fused)
         return F.linear(x, *scaled(self.proj, gamma, x.dtype))
 
 

@@ -44,11 +44,12 @@ def test_equals_timms_dinov2_and_goes_there_and_back(ffn, registers):
         torch.testing.assert_close(one.patch_tokens, expected[:, first:], rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("ffn", ["mlp", "swiglu"])
 @pytest.mark.parametrize("registers", [0, 4])
-def test_equals_timms_dinov2_at_another_size(registers):
-    model = randomised(Architecture(arch="vit_small", image_size=70, num_register_tokens=registers))
+def test_equals_timms_dinov2_at_another_size(ffn, registers):
+    model = randomised(Architecture(arch="vit_small", image_size=70, ffn=ffn, num_register_tokens=registers))
     images = torch.randn(2, 3, 42, 56)
-    peer = timms("mlp", registers, 42)
+    peer = timms(ffn, registers, 42)
     peer.patch_embed.strict_img_size = False
     weights = to_timm(model.state_dict() | {"pos_embed": model.positions(3, 4).detach()})
     peer.pos_embed = nn.Parameter(weights["pos_embed"])
@@ -56,6 +57,19 @@ def test_equals_timms_dinov2_at_another_size(registers):
     with torch.no_grad():
         expected = peer.forward_features(images)
         torch.testing.assert_close(model(images).cls_token, expected[:, 0], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("side", [42, 112])
+def test_equals_timms_own_interpolation_with_registers(side):
+    model = randomised(Architecture(arch="vit_small", image_size=70, num_register_tokens=4))
+    images = torch.randn(2, 3, side, 56)
+    name = "vit_small_patch14_reg4_dinov2"
+    peer = timm.create_model(name, pretrained=False, img_size=70, num_classes=0, dynamic_img_size=True).eval()
+    peer.load_state_dict(to_timm(model.state_dict()))
+    with torch.no_grad():
+        found, expected = model(images), peer.forward_features(images)
+    torch.testing.assert_close(found.cls_token, expected[:, 0], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(found.patch_tokens, expected[:, 5:], rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", MODELS)

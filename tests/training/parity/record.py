@@ -35,6 +35,7 @@ def main() -> None:
         "masks": masks(),
         "groups": groups(),
         "schedules": schedules(),
+        "recipes": {name: recipe(default, checkout, name) for name in RECIPES},
         "step": {name: step(default, *setting) for name, setting in STEPS.items()},
     }
     RECORDED.write_text(json.dumps(rounded(found), indent=1) + "\n")
@@ -140,6 +141,39 @@ def schedules() -> dict[str, list[float]]:
     return {name: [float(schedule[i]) for i in ITERATIONS] for name, schedule in every.items()}
 
 
+RECIPES = {"vitl16_short": 32, "vitl14": 96, "vitg14": 256}  # GPUs
+EPOCHS = [0, 0.001, 0.9992, 1, 7, 10, 29.5, 30, 79.9992, 80, 99.99]  # of 1,250 iterations
+
+
+def recipe(default: Any, checkout: Path, name: str) -> dict[str, Any]:
+    """What a published configuration says, and the schedules it makes by the formulas of the public loop."""
+    from dinov2.utils.utils import CosineScheduler
+
+    config = OmegaConf.merge(default, OmegaConf.load(checkout / "dinov2" / "configs" / "train" / f"{name}.yaml"))
+    train, optim, teacher = config.train, config.optim, config.teacher
+    epoch = train.OFFICIAL_EPOCH_LENGTH
+    steps = optim.epochs * epoch
+    rate = optim.base_lr * (train.batch_size_per_gpu * RECIPES[name] / 1024) ** 0.5
+    heat, warm = teacher.teacher_temp, teacher.warmup_teacher_temp_epochs * epoch
+    lr = CosineScheduler(rate, optim.min_lr, steps, optim.warmup_epochs * epoch, 0)
+    last = CosineScheduler(rate, optim.min_lr, steps, optim.warmup_epochs * epoch, 0)
+    last.schedule[: optim.freeze_last_layer_epochs * epoch] = 0
+    every = {
+        "lr": lr,
+        "last_layer_lr": last,
+        "weight_decay": CosineScheduler(optim.weight_decay, optim.weight_decay_end, steps),
+        "momentum": CosineScheduler(teacher.momentum_teacher, teacher.final_momentum_teacher, steps),
+        "teacher_temp": CosineScheduler(heat, heat, warm, warm, teacher.warmup_teacher_temp),
+    }
+    iterations = [round(epoch * number) for number in EPOCHS]
+    sections = ("dino", "ibot", "train", "student", "crops", "optim")
+    return {
+        "steps": steps,
+        "schedules": {name: [float(schedule[i]) for i in iterations] for name, schedule in every.items()},
+        "settings": {section: OmegaConf.to_container(config[section]) for section in sections},
+    }
+
+
 STEPS = {"sinkhorn_tied": ("sinkhorn_knopp", False), "softmax_untied": ("centering", True)}
 
 
@@ -190,7 +224,7 @@ def rounded(value: Any) -> Any:
         return [rounded(one) for one in value]
     if isinstance(value, Tensor):
         return rounded(value.tolist())
-    return float(f"{value:.8g}")
+    return float(f"{value:.8g}") if isinstance(value, float) else value
 
 
 if __name__ == "__main__":
