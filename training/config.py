@@ -103,7 +103,7 @@ class Losses(Section):
     ibot_weight: Weight = 1.0
     koleo_weight: Weight = 0.1
     centering: Literal["sinkhorn", "softmax"] = "sinkhorn"
-    queue: Count = 0  # samples before the batch whose class tokens Sinkhorn balances with it, for small batches
+    queue: Count = 0  # samples before the batch whose class tokens Sinkhorn balances with its own
     student_temp: Temperature = 0.1
 
     @model_validator(mode="after")
@@ -264,9 +264,7 @@ class Runtime(Section):
     attention: Literal["auto", "varlen", "xformers", "sdpa"] = "auto"
     compile: Literal["auto"] | bool = "auto"  # the backbone's blocks, by torch.compile; auto: on CUDA
     workers: Count = 1  # processes that decode and augment
-    accumulate: Positive = (
-        1  # parts in which a process's share of a batch goes through the student, to need less memory
-    )
+    accumulate: Positive = 1  # parts of a process's batch, one by one; as with processes, only stochastic depth differs
     log_every_steps: Positive = 10
     checkpoint_every_steps: Positive = 100
     keep_checkpoints: Positive = 2
@@ -307,8 +305,9 @@ def resolve(recipe: Recipe, where: torch.device) -> Recipe:
         return recipe
     if where.type == "cuda":
         fast = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:  # without AMX, bf16 on a CPU is emulated and slower than fp32
-        fast = bool(torch.cpu.get_capabilities().get("amx_bf16", False))
+    else:  # elsewhere bf16 on a CPU is emulated and slower than fp32
+        has = torch.cpu.get_capabilities()
+        fast = bool(has.get("amx_bf16") or has.get("avx512_bf16"))
     decided = {"precision": "bf16" if fast else "fp32"}
     return recipe.model_copy(
         update={**decided, "phases": tuple(phase.model_copy(update=decided) for phase in recipe.phases)}
