@@ -20,7 +20,7 @@ class ConfigError(ValueError):
 class Section(pydantic.BaseModel):
     """Base of every configuration section: unknown keys are refused, types are strict, values are frozen."""
 
-    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 S = TypeVar("S", bound=Section)
@@ -112,6 +112,8 @@ def _sentences(section: type[Section], error: pydantic.ValidationError) -> Itera
                 f"did you mean {'.'.join([*parents, near[0]])!r}?" if near else f"the keys there are {', '.join(known)}"
             )
             yield f"unknown key {key!r}; {hint}"
+        elif item["type"] == "missing" and isinstance(value, list):
+            yield f"{'.'.join(parents)} = {value!r}: holds {len(value)}, and needs more"
         elif item["type"] == "missing":
             yield f"the key {key!r} is missing; add it or pass {key}=value"
         elif isinstance(value, dict) and item["type"] == "value_error":  # a rule between the keys of a section

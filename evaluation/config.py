@@ -1,5 +1,6 @@
 """The configuration of an evaluation."""
 
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -33,3 +34,17 @@ class Evaluation(Section):
     output: str
     protocol: Protocol = Protocol()
     runtime: Runtime = Runtime()
+
+
+def usable_ks(ks: Sequence[int], num_train: int) -> list[int]:
+    """The values of k, ascending, that a train split of this size can answer.
+
+    Raises:
+        ValueError: none can.
+    """
+    usable = sorted({k for k in ks if k <= num_train})
+    if not usable:
+        raise ValueError(
+            f"protocol.k = {list(ks)}: the train split has only {num_train} images; pass protocol.k=[{num_train}]"
+        )
+    return usable

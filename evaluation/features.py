@@ -50,9 +50,11 @@ def trained(path: str, crop: int, device: str) -> tuple[Extractor, VisionTransfo
     """The trained backbone's final CLS token, the backbone itself, and how it wants its images normalised.
 
     Raises:
-        ValueError: there is no finished model at ``path``, or its patches do not fit the crop.
+        ValueError: there is no finished model at ``path``, it takes no RGB, or its patches do not fit the crop.
     """
     model, info = load_backbone(path)
+    if (channels := model.architecture.in_channels) != 3:
+        raise ValueError(f"model = {path!r}: takes pictures of {channels} channels; an evaluation shows it RGB alone")
     patch = model.architecture.patch_size
     if crop % patch:
         near = max(patch, round(crop / patch) * patch)

@@ -12,9 +12,10 @@ import pyarrow.parquet as pq
 import torch
 
 from conf import digest, entry_point, load
-from evaluation import dataset, features, knn, records
-from evaluation.config import Evaluation
+from evaluation import dataset, features, records
+from evaluation.config import Evaluation, usable_ks
 from evaluation.dataset import ClassFolders
+from training import knn
 
 EXAMPLE = "example:\n  python -m evaluation.run conf/evaluation/demo.yaml model=runs/demo/training protocol.k=[10,20]"
 
@@ -46,7 +47,7 @@ def evaluate(config: Evaluation) -> dict[str, Any]:
     if runtime.device == "cuda" and not torch.cuda.is_available():
         raise ValueError("runtime.device = 'cuda': no CUDA device is visible; use runtime.device=cpu")
     data = dataset.read(config.data)
-    ks = knn.usable_ks(config.protocol.k, len(data.train.paths))
+    ks = usable_ks(config.protocol.k, len(data.train.paths))
     trained, model, normalisation = features.trained(config.model, config.protocol.crop, runtime.device)
     identity = {
         "model_sha256": trained.sha256,

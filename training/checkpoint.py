@@ -41,7 +41,7 @@ class Checkpoints:
         self._saving: Future[Any] | None = None
         self._saved: int | None = None
         # a save speaks from a thread of its own, so on a group of its own
-        self._group = None if processes.mesh is None else dist.new_group(backend="gloo")
+        self._group: Any = None if processes.mesh is None else dist.new_group(backend="gloo")
         warnings.filterwarnings("ignore", message="torch.distributed is disabled, unavailable or uninitialized")
         if processes.is_first:
             for rest in folder.glob(".*step_*"):  # of a run that was killed
@@ -63,12 +63,14 @@ class Checkpoints:
         self.wait()
         if step == self._saved:
             return
-        self._saving = dcp.async_save(
+        saving = dcp.async_save(
             state,
             storage_writer=_Writer(self.folder, step, self._keep),
             process_group=self._group,
             no_dist=self._group is None,
         )
+        assert isinstance(saving, Future)
+        self._saving = saving
         self._saved = step
 
     def check(self) -> None:

@@ -7,11 +7,14 @@ from pydantic import Field, model_validator
 
 from conf import Section
 
-Range = Annotated[tuple[float, float], Field(strict=False)]  # YAML has lists only
 Positive = Annotated[int, Field(gt=0)]
 Count = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Weight = Annotated[float, Field(ge=0)]
+Temperature = Annotated[float, Field(gt=0)]
+Shares = Annotated[tuple[Share, Share], Field(strict=False)]  # YAML has lists only
+Weights = Annotated[tuple[Weight, Weight], Field(strict=False)]
+Temperatures = Annotated[tuple[Temperature, Temperature], Field(strict=False)]
 
 
 class Architecture(Section):
@@ -48,22 +51,48 @@ class Heads(Section):
     ibot: Head | None = None
 
 
+class Pixels(Section):
+    """What the values of pixels mean; by default those of RGB, as every DINOv2 checkpoint expects them."""
+
+    mean: Annotated[tuple[float, ...], Field(strict=False)] = (0.485, 0.456, 0.406)  # of each channel, in 0..1
+    std: Annotated[tuple[float, ...], Field(strict=False)] = (0.229, 0.224, 0.225)
+    # of samples deeper than 8 bits, what is black and white; 16 bits have one of their own
+    range: Annotated[tuple[float, float], Field(strict=False)] | None = None
+
+    @model_validator(mode="after")
+    def _can_divide(self) -> Self:
+        if min(self.std, default=1) <= 0:
+            raise ValueError(f"std {self.std} must be above 0: pixels are divided by it")
+        if self.range and self.range[0] >= self.range[1]:
+            raise ValueError(f"range {self.range} must rise: [black, white]")
+        return self
+
+
 class Crops(Section):
     """Multi-crop augmentation: two global crops and ``num_local`` local ones."""
 
     global_size: Positive = 224
     local_size: Positive = 98
     num_local: Count = 8
-    global_scale: Range = (0.32, 1.0)  # share of the image's area
-    local_scale: Range = (0.05, 0.32)
+    global_scale: Shares = (0.32, 1.0)  # of the image's area
+    local_scale: Shares = (0.05, 0.32)
     blur: Literal["documented", "upstream"] = "documented"  # see training.data.augment.BLUR
+    augment: Literal["worker", "device"] = "worker"  # who changes colours, which the device does up to rounding alike
+
+    @model_validator(mode="after")
+    def _scales_are_ranges(self) -> Self:
+        for key in ("global_scale", "local_scale"):
+            lowest, highest = getattr(self, key)
+            if not 0 < lowest <= highest:
+                raise ValueError(f"{key} {[lowest, highest]} must be 0 < lowest <= highest <= 1")
+        return self
 
 
 class Masking(Section):
     """Block masks over the student's global crops."""
 
     probability: Share = 0.5  # share of the global crops that are masked
-    ratio: Range = (0.1, 0.5)  # share of a masked crop's patches
+    ratio: Shares = (0.1, 0.5)  # share of a masked crop's patches
     exact_count: bool = False  # complete each mask to its drawn number of patches
 
 
@@ -74,12 +103,19 @@ class Losses(Section):
     ibot_weight: Weight = 1.0
     koleo_weight: Weight = 0.1
     centering: Literal["sinkhorn", "softmax"] = "sinkhorn"
-    student_temp: Annotated[float, Field(gt=0)] = 0.1
+    queue: Count = 0  # samples before the batch whose class tokens Sinkhorn balances with its own
+    student_temp: Temperature = 0.1
 
     @model_validator(mode="after")
     def _something_to_learn(self) -> Self:
         if not self.dino_weight + self.ibot_weight:
             raise ValueError("dino_weight and ibot_weight are both 0, so there is no teacher to follow; set one")
+        if self.queue and self.centering == "softmax":
+            raise ValueError(
+                "queue: softmax centering keeps a mean over batches already; use centering=sinkhorn or queue=0"
+            )
+        if self.queue and not self.dino_weight:
+            raise ValueError("queue holds class tokens, but dino_weight is 0 and nobody compares them; set queue=0")
         return self
 
 
@@ -89,7 +125,7 @@ class Optimiser(Section):
     base_lr: Annotated[float, Field(gt=0)] = 4e-3  # for a batch of 1,024; scaled by sqrt(batch_size_global / 1024)
     min_lr: Weight = 1e-6
     warmup_steps: Count = 0
-    weight_decay: Range = (0.04, 0.4)  # first and last
+    weight_decay: Weights = (0.04, 0.4)  # first and last
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 0.9
     patch_embed_lr: Weight = 0.2  # multiplier on top of the layer decay
     freeze_last_layer_steps: Count = 0
@@ -99,8 +135,8 @@ class Optimiser(Section):
 class Teacher(Section):
     """The moving average that sets the targets."""
 
-    momentum: Range = (0.992, 1.0)  # first and last
-    temp: Range = (0.04, 0.07)  # first and last of the warm-up
+    momentum: Shares = (0.992, 1.0)  # first and last
+    temp: Temperatures = (0.04, 0.07)  # first and last of the warm-up
     temp_warmup_steps: Count = 0
 
 
@@ -122,6 +158,7 @@ class Recipe(Section):
     precision: Literal["auto", "bf16", "fp32"] = "fp32"  # auto: bf16 where the hardware multiplies it, else fp32
     model: Architecture = Architecture()
     heads: Heads = Heads()
+    pixels: Pixels = Pixels()
     crops: Crops = Crops()
     masking: Masking = Masking()
     losses: Losses = Losses()
@@ -149,7 +186,7 @@ class Recipe(Section):
                 raise ValueError(f"phases.{number}.initial: a phase goes on from the weights before it; drop it")
             model = phase.model.model_copy(update={"image_size": self.model.image_size})
             same = phase.model_copy(update={"model": model})
-            for key in ("seed", "precision", "model", "heads", "losses"):
+            for key in ("seed", "precision", "model", "pixels", "heads", "losses"):
                 if getattr(same, key) != getattr(self, key):
                     hint = " (but model.image_size)" if key == "model" else ""
                     raise ValueError(f"phases.{number}.{key}: cannot change{hint}; drop it or start another run")
@@ -157,8 +194,9 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
-        if self.model.in_channels != 3:
-            raise ValueError(f"model.in_channels {self.model.in_channels}: crops are made of RGB pictures; use 3")
+        channels, mean, std = self.model.in_channels, self.pixels.mean, self.pixels.std
+        if not len(mean) == len(std) == channels:
+            raise ValueError(f"model.in_channels {channels} needs as many values of pixels.mean {mean} and std {std}")
         patch = self.model.patch_size
         for key in ("global_size", "local_size"):
             size = getattr(self.crops, key)
@@ -187,7 +225,9 @@ def _merged(above: Any, own: Any) -> Any:
 class Data(Section):
     """What to learn from."""
 
-    release: str  # a release of python -m spark_jobs.run, or a plain folder of images
+    # a release of spark_jobs.run, or a folder, pattern or range of images, tars or Parquet; or a list of these
+    release: str | Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
+    field: str | None = None  # of tars and Parquet: which extension or column is the image, where there are several
 
 
 class Slurm(Section):
@@ -203,6 +243,15 @@ class Slurm(Section):
     gpus_per_node: Count = 0
 
 
+class Probe(Section):
+    """Weighted k-NN with the teacher's class tokens, now and then; folders hold one folder a class."""
+
+    every_steps: Positive
+    train: str
+    test: str
+    k: Positive = 20
+
+
 class Runtime(Section):
     """Everything that must not change the result."""
 
@@ -215,11 +264,18 @@ class Runtime(Section):
     attention: Literal["auto", "varlen", "xformers", "sdpa"] = "auto"
     compile: Literal["auto"] | bool = "auto"  # the backbone's blocks, by torch.compile; auto: on CUDA
     workers: Count = 1  # processes that decode and augment
+    accumulate: Positive = 1  # parts of a process's batch, one by one; as with processes, only stochastic depth differs
     log_every_steps: Positive = 10
     checkpoint_every_steps: Positive = 100
     keep_checkpoints: Positive = 2
     max_nonfinite_steps: Positive = 20  # in a row, then the run stops
     if_changed: Literal["refuse", "restart"] = "refuse"  # a run folder that holds another recipe or release
+    health_every_steps: Count = 50  # the panel that alarms of collapse look at; 0: never
+    pictures_every_steps: Count = 5000  # of crops, masks and patches; also at the first and last step; 0: never
+    probe: Probe | None = None
+    tensorboard: bool = True  # event files beside metrics.jsonl, where the package is installed
+    wandb: str | None = None  # a project of Weights & Biases; offline unless WANDB_API_KEY or WANDB_MODE is set
+    peak_tflops: Annotated[float, Field(gt=0)] | None = None  # of one device, what MFU is a share of; else found out
 
 
 class TrainConfig(Section):

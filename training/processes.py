@@ -49,8 +49,13 @@ class Processes:
         return highest + self.total((local - highest).exp()).log()
 
     def gather(self, rows: Tensor) -> Tensor:
-        """The rows [B, D] of all processes, in the order of their ranks, as [count B, D]; gradients pass."""
-        return rows if self.mesh is None else _Gather.apply(rows, self.rank, self.count)
+        """The rows [B, ...] of all processes, in the order of their ranks, as [count B, ...]; without gradient."""
+        rows = rows.detach()
+        if self.mesh is None:
+            return rows
+        every = [torch.empty_like(rows, memory_format=torch.contiguous_format) for _ in range(self.count)]
+        dist.all_gather(every, rows.contiguous())
+        return torch.cat(every)
 
     def highest(self, here: int) -> int:
         """The highest of all processes' numbers; through the host, so that no device is waited for."""
@@ -76,25 +81,6 @@ class Processes:
 
 
 ALONE = Processes()
-
-
-class _Gather(torch.autograd.Function):
-    """An all-gather for a loss that every process computes alike over all rows, and whose gradients are averaged.
-
-    Each process then has the same gradient for all rows. The sum over processes of that for its own rows, which the
-    backward pass of an all-gather is, needs no exchange: it is ``count`` times what it has already.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, rows: Tensor, rank: int, count: int) -> Tensor:
-        ctx.rank, ctx.count = rank, count
-        every = [torch.empty_like(rows, memory_format=torch.contiguous_format) for _ in range(count)]
-        dist.all_gather(every, rows.contiguous())
-        return torch.cat(every)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        return gradients[0].chunk(ctx.count)[ctx.rank] * ctx.count, None, None
 
 
 def started() -> int:

@@ -5,14 +5,21 @@ import math
 import os
 import sys
 import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
 from training.schedules import Now
+from training.watch.machine import peak_memory_bytes
+from training.watch.watch import Watch
+
+T = TypeVar("T")
+# What a row says of the clock and the machine; all else in it is a function of the recipe, the release and the step.
+CLOCK = ("images_per_s", "data_wait", "mfu", "mfu_of", "peak_memory_bytes")
 
 
 class Progress:
@@ -24,14 +31,27 @@ class Progress:
         total: updates in all.
         batch_size: images an update.
         every: updates between two reads.
+        watch: shown every row that is written, and asked how long a step would take at the devices' peak.
     """
 
-    def __init__(self, path: Path | None, first: int, total: int, batch_size: int, every: int) -> None:
+    def __init__(self, path: Path | None, first: int, total: int, batch_size: int, every: int, watch: Watch) -> None:
         self._file = path.open("a") if path else None
         self._total, self._batch_size, self._every, self._step = total, batch_size, every, first
+        self._watch = watch
         self._waiting: list[tuple[int, dict[str, Tensor], Now]] = []
-        self._since = time.perf_counter()
+        self._since, self._waited_s = time.perf_counter(), 0.0
         self._bar = tqdm(total=total, initial=first, unit="step", disable=not (path and sys.stderr.isatty()))
+
+    def waiting(self, batches: Iterable[T]) -> Iterator[T]:
+        """The same batches; the time until each is there counts as waiting for data."""
+        iterator = iter(batches)
+        while True:
+            start = time.perf_counter()
+            batch = next(iterator, None)
+            self._waited_s += time.perf_counter() - start
+            if batch is None:
+                return
+            yield batch
 
     def add(self, step: int, scalars: dict[str, Tensor], now: Now) -> bool:
         """Take the scalars of one update; True when they have just been read."""
@@ -48,28 +68,42 @@ class Progress:
         if self._file is None:
             self._waiting.clear()
             return
-        names = list(self._waiting[0][1])
-        stacked = torch.stack([torch.stack([row[name].double() for name in names]) for _, row, _ in self._waiting])
-        values = stacked.tolist()  # the one synchronisation
+        scalars = [value.double() for _, row, _ in self._waiting for value in row.values()]
+        values = iter(torch.stack(scalars).tolist())  # the one synchronisation
         elapsed, self._since = time.perf_counter() - self._since, time.perf_counter()
-        images_per_s = len(values) * self._batch_size / elapsed
-        for (step, _, now), row in zip(self._waiting, values, strict=True):
-            record: dict[str, Any] = {"step": step, **dict(zip(names, row, strict=True)), **now._asdict()}
+        wait, self._waited_s = self._waited_s / elapsed, 0.0
+        images_per_s = len(self._waiting) * self._batch_size / elapsed
+        mfu = len(self._waiting) * self._watch.least_step_s / elapsed
+        clock: dict[str, Any] = {
+            "images_per_s": round(images_per_s, 1),
+            "data_wait": round(wait, 4),
+            "mfu": round(mfu, 4),
+        }
+        clock |= {"mfu_of": self._watch.peak.words, "peak_memory_bytes": peak_memory_bytes()}
+        rows = []
+        for step, row, now in self._waiting:
+            record: dict[str, Any] = {"step": step, **{name: next(values) for name in row}, **now._asdict()}
             record = {key: value if math.isfinite(value) else None for key, value in record.items()}  # JSON has no NaN
-            self._file.write(json.dumps({**record, "images_per_s": round(images_per_s, 1)}) + "\n")
+            rows.append({**record, **clock})
+        self._file.write("".join(json.dumps(row) + "\n" for row in rows))
         self._file.flush()
         os.fsync(self._file.fileno())
-        step, loss = self._waiting[-1][0], values[-1][names.index("loss")]
-        eta_s = round((self._total - step) * elapsed / len(values))
-        self._bar.set_postfix_str(f"loss {loss:.3f}, {images_per_s:.0f} images/s")
+        step, loss = rows[-1]["step"], rows[-1]["loss"]
+        eta_s = round((self._total - step) * elapsed / len(rows))
+        words = f"loss {math.nan if loss is None else loss:.3f}  {images_per_s:.0f} images/s"
+        words += f"  wait {wait:.0%}  MFU {mfu:.0%}"
+        self._bar.set_postfix_str(words)
         self._bar.update(step - self._step)
         self._step = step
         if self._bar.disable:
-            print(f"step {step}/{self._total}  loss {loss:.3f}  {images_per_s:.0f} images/s  eta {eta_s} s", flush=True)
+            print(f"step {step}/{self._total}  {words}  eta {eta_s} s", flush=True)
+        for remark in self._watch.read(rows):
+            tqdm.write(remark)
         self._waiting.clear()
 
     def close(self) -> None:
-        """Close the file and the bar."""
+        """Close the file, the bar and what watches."""
+        self._watch.close()
         if self._file is not None:
             self._file.close()
         self._bar.close()

@@ -17,9 +17,13 @@ from training.atomic import write_atomically
 
 MODEL, METRICS, CHECKPOINTS, IDENTITY = "model.json", "metrics.jsonl", "checkpoints", "run.json"
 NONFINITE = "nonfinite"
+ALARMS, PICTURES, EVENTS, WANDB, PAGE = "alarms.jsonl", "pictures", "tensorboard", "wandb", "watch.html"
 # All that a run leaves besides its identity, in the order of removal: never called finished while it goes, and no
 # checkpoint outlives the metrics that lead to it.
-_CONTENTS = (MODEL, CHECKPOINTS, NONFINITE, METRICS, "teacher_backbone.safetensors", "student_backbone.safetensors")
+_CONTENTS = (
+    MODEL, CHECKPOINTS, NONFINITE, ALARMS, PICTURES, EVENTS, WANDB, PAGE, METRICS,
+    "teacher_backbone.safetensors", "student_backbone.safetensors",
+)  # fmt: skip
 
 
 @contextmanager
@@ -86,20 +90,23 @@ def _whose(path: Path) -> dict[str, Any] | None:
 
 
 def truncate_metrics(folder: Path, step: int) -> None:
-    """Drop the rows after ``step``, and a torn last line: they will be written again."""
-    path = folder / METRICS
+    """Drop the rows and alarms after ``step``, and a torn last line: they will be written again."""
+    for path in (folder / METRICS, folder / ALARMS):
+        if path.is_file():
+            kept = [json.dumps(row) + "\n" for row in rows(path) if row["step"] <= step]
+            write_atomically(path, "".join(kept).encode())
+
+
+def rows(path: Path) -> Iterator[dict[str, Any]]:
+    """The JSON lines of a file, up to a torn one; none where there is no file."""
     if not path.is_file():
         return
-    kept = []
-    for line in path.read_text().splitlines():
-        try:
-            row = json.loads(line)
-        except ValueError:
-            break
-        if row["step"] > step:
-            break
-        kept.append(line + "\n")
-    write_atomically(path, "".join(kept).encode())
+    with path.open() as file:
+        for line in file:
+            try:
+                yield json.loads(line)
+            except ValueError:
+                return
 
 
 def keep_batch(folder: Path, step: int, rank: int, batch: NamedTuple) -> Path:

@@ -37,10 +37,12 @@ def spawn(command: list[str], count: int) -> int:
     }
     said = [tempfile.TemporaryFile() for _ in range(1, count)]  # noqa: SIM115
     children: list[subprocess.Popen[bytes]] = []
-    before = {
-        number: signal.signal(number, lambda number, _: [child.send_signal(number) for child in children])
-        for number in SIGNALS
-    }
+
+    def pass_on(number: int, _: object) -> None:
+        for child in children:
+            child.send_signal(number)
+
+    before = {number: signal.signal(number, pass_on) for number in SIGNALS}
     try:
         for rank in range(count):
             own = {**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)}

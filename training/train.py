@@ -1,5 +1,6 @@
 """The training loop. Everything it does is a function of the recipe, the release and the step."""
 
+from collections.abc import Iterable
 from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,9 @@ from torch import Tensor
 from conf import digest
 from training import config, run_folder
 from training.checkpoint import Checkpoints
-from training.data.augment import MEAN, STD
 from training.data.loader import Batch, Batches, batches
-from training.data.release import Release
+from training.data.source import Source
+from training.data.sources import open_source
 from training.dinov2 import DINOv2
 from training.initial import start_from
 from training.kernels import PLAIN, Kernels, chosen, use
@@ -23,6 +24,7 @@ from training.processes import ALONE, Processes, joined
 from training.progress import Progress
 from training.schedules import Now, at
 from training.sharding import whole
+from training.watch.watch import Watch
 
 
 class Trainer:
@@ -32,13 +34,20 @@ class Trainer:
         recipe: with its precision decided.
         processes: who trains, and where.
         step: updates done. Where it is not 0, :meth:`state` awaits those of a checkpoint.
+        accumulate: parts of a batch whose gradients are added up.
         kernels: what the backbones compute with.
     """
 
     def __init__(
-        self, recipe: config.Recipe, processes: Processes = ALONE, step: int = 0, *, kernels: Kernels = PLAIN
+        self,
+        recipe: config.Recipe,
+        processes: Processes = ALONE,
+        step: int = 0,
+        accumulate: int = 1,
+        *,
+        kernels: Kernels = PLAIN,
     ) -> None:
-        self.recipe, self.processes, self.step = recipe, processes, step
+        self.recipe, self.processes, self.step, self.accumulate = recipe, processes, step, accumulate
         self.kernels = kernels
         device = processes.device
         self.unreadable = torch.zeros((), dtype=torch.int64, device=device)  # images skipped so far
@@ -50,13 +59,14 @@ class Trainer:
         """One step of the method; returns its scalars over all processes, which stay on the device."""
         torch.manual_seed(_step_seed(self.recipe.seed, self.step, self.processes.rank))  # stochastic depth
         set_schedule(self.optimiser, now)
-        losses, centers = self.model.losses(batch, now.teacher_temp)
-        losses["loss"].backward()
+        parts = [part.to(self.processes.device) for part in batch.parts(self.accumulate)]
+        shares, memory = self.model.losses(parts, now.teacher_temp)
+        losses = _backward(shares)
         norms = clip_gradients(self.model.student, self.phase.recipe.optimiser.clip_norm)
-        means, num_unreadable = self._over_processes(losses, batch.num_unreadable)
+        means, num_unreadable = self._over_processes(losses, parts[0].num_unreadable)
         finite = torch.stack([*means.values(), *norms.values()]).isfinite().all()
         step_where(finite, self.optimiser)
-        self.model.update_teacher(now.momentum, centers, finite)
+        self.model.update_teacher(now.momentum, memory, finite)
         self.step += 1
         self.unreadable += num_unreadable
         self.nonfinite += ~finite
@@ -70,7 +80,7 @@ class Trainer:
 
     def state(self) -> dict[str, Tensor]:
         """All that the rest of the run depends on, besides the recipe, the release and the step: in place, by name."""
-        names = {parameter: name for name, parameter in self.model.student.named_parameters()}
+        names: dict[Tensor, str] = {value: name for name, value in self.model.student.named_parameters()}
         found = {f"model.{name}": value for name, value in self.model.state_dict().items()}
         for parameter, moments in self.optimiser.state.items():
             found |= {f"optimiser.{names[parameter]}.{key}": value for key, value in moments.items()}
@@ -98,14 +108,23 @@ class Trainer:
         self.model.to(self.processes.device)
         for network in (self.model.student, self.model.teacher):
             use(self.kernels, network["backbone"])
-        self.model.share_out()
+        self.model.share_out(accumulates=self.accumulate > 1)
         self.optimiser = build_optimiser(self.model.student, phase.recipe.optimiser)
 
     def _over_processes(self, losses: dict[str, Tensor], count: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """The means of the losses and the sum of a count, in one exchange."""
-        shares = [value.detach().float() / self.processes.count for value in losses.values()]
+        shares = [value.float() / self.processes.count for value in losses.values()]
         *means, total = self.processes.total(torch.stack([*shares, count.float()])).unbind()
         return dict(zip(losses, means, strict=True)), total.long()
+
+
+def _backward(shares: Iterable[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Add up the gradients of the losses of a batch's parts, and the losses."""
+    sums: dict[str, Tensor] = {}
+    for share in shares:
+        share["loss"].backward()
+        sums = {name: value.detach() + sums.get(name, 0) for name, value in share.items()}
+    return sums
 
 
 def train(settings: config.TrainConfig) -> Path:
@@ -122,16 +141,16 @@ def train(settings: config.TrainConfig) -> Path:
     with listening(workers=settings.runtime.workers > 0) as request:
         device = config.device(settings.runtime)
         recipe = config.resolve(settings.recipe, device)
-        release = Release(settings.data.release)
+        release = open_source(settings.data)
         with joined(device) as processes:
             return _train(settings, recipe, release, processes, request)
 
 
 def _train(
-    settings: config.TrainConfig, recipe: config.Recipe, release: Release, processes: Processes, request: Request
+    settings: config.TrainConfig, recipe: config.Recipe, release: Source, processes: Processes, request: Request
 ) -> Path:
     runtime, folder = settings.runtime, Path(settings.output)
-    _check_shares(recipe, processes.count)
+    _check_shares(recipe, processes.count, runtime.accumulate)
     identity = {
         "recipe_digest": digest(recipe),
         "release": {"fingerprint": release.fingerprint(), "images": len(release), "merkle_root": release.merkle_root()},
@@ -142,7 +161,7 @@ def _train(
         checkpoints = Checkpoints(folder / run_folder.CHECKPOINTS, runtime.keep_checkpoints, processes)
         step = checkpoints.newest(say=print)
         kernels = chosen(runtime, processes.device, recipe.precision)
-        trainer = Trainer(recipe, processes, step or 0, kernels=kernels)
+        trainer = Trainer(recipe, processes, step or 0, runtime.accumulate, kernels=kernels)
         if step is not None:
             checkpoints.load(step, trainer.state())
         if processes.is_first:
@@ -160,7 +179,7 @@ def _train(
         description = {
             **identity,
             "architecture": last.model.model_dump(mode="json"),
-            "input": {"size": last.crops.global_size, "mean": MEAN, "std": STD},
+            "input": {"size": last.crops.global_size, "mean": last.pixels.mean, "std": last.pixels.std},
             "precision": recipe.precision,
             "steps": trainer.step,
         }
@@ -176,7 +195,7 @@ def _train(
 
 def loop(
     trainer: Trainer,
-    release: Release,
+    release: Source,
     runtime: config.Runtime,
     folder: Path,
     checkpoints: Checkpoints,
@@ -191,12 +210,15 @@ def loop(
     phase, processes = trainer.phase, trainer.processes
     recipe = phase.recipe
     metrics = folder / run_folder.METRICS if processes.is_first else None
-    progress = Progress(metrics, trainer.step, phase.last_step, recipe.batch_size_global, runtime.log_every_steps)
+    watch = Watch(trainer, release, runtime, folder)
+    progress = Progress(
+        metrics, trainer.step, phase.last_step, recipe.batch_size_global, runtime.log_every_steps, watch
+    )
     data = Batches(release, recipe, processes, phase.first_step, phase.first_sample)
     try:
-        for batch in batches(data, trainer.step, runtime.workers, processes.device):
+        for batch in progress.waiting(batches(data, trainer.step, runtime.workers, processes.device)):
             now = at(recipe, trainer.step - phase.first_step)
-            scalars = trainer.update(batch.to(processes.device), now)
+            scalars = trainer.update(batch, now) | watch.look(batch)
             was_read = progress.add(trainer.step, scalars, now)
             if was_read and int(trainer.nonfinite_in_a_row) >= runtime.max_nonfinite_steps:
                 kept = run_folder.keep_batch(folder, trainer.step, processes.rank, batch)
@@ -234,13 +256,18 @@ def _is_done(folder: Path, identity: dict[str, Any], recipe: config.Recipe, if_c
     return False
 
 
-def _check_shares(recipe: config.Recipe, count: int) -> None:
+def _check_shares(recipe: config.Recipe, count: int, accumulate: int) -> None:
     for phase in phases(recipe):
         size = phase.recipe.batch_size_global
         if size % count:
             raise ValueError(
                 f"recipe.batch_size_global = {size} cannot be shared out equally among {count} processes; choose a "
                 f"multiple of {count}, or another runtime.processes"
+            )
+        if size // count % accumulate:
+            raise ValueError(
+                f"runtime.accumulate = {accumulate}: the {size // count} samples that a process has of "
+                f"recipe.batch_size_global = {size} are no multiple of it; choose a divisor of {size // count}"
             )
 
 

@@ -161,6 +161,7 @@ def random_batch(recipe: Any) -> Any:
         mask_indices=masks.flatten().nonzero().flatten(),
         mask_weights=(1 / masks.sum(1).clamp(min=1)).unsqueeze(1).expand_as(masks)[masks],
         num_unreadable=torch.tensor(0),
+        colours=torch.empty(0, 8),
     )
 
 

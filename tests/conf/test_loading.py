@@ -118,6 +118,10 @@ def test_an_unknown_key_near_to_none_lists_those_that_exist(recipe):
         ("runtime.leaf=3", "runtime.leaf", "3"),
         ("steps=[{threshold: high}]", "steps.0.threshold", "'high'"),
         ("kind=nearly", "kind", "'nearly'"),
+        ("size_px=[3]", "size_px", "[3]"),
+        ("size_px=[3,4,5]", "size_px", "[3, 4, 5]"),
+        ("runtime.leaf.threshold=.nan", "runtime.leaf.threshold", "nan"),
+        ("runtime.leaf.threshold=.inf", "runtime.leaf.threshold", "inf"),
         ("store=", "store", "None"),
     ],
 )

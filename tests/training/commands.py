@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from training.config import TrainConfig
+from training.progress import CLOCK
 
 ROOT = Path(__file__).parents[2]
 
@@ -55,7 +56,7 @@ def wait_for(condition, process: subprocess.Popen, seconds: float = 120) -> None
 def rows(output: Path) -> list[dict]:
     """Metrics without the clock."""
     found = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in row.items() if key != "images_per_s"} for row in found]
+    return [{key: value for key, value in row.items() if key not in CLOCK} for row in found]
 
 
 def reached(output: Path, step: int) -> bool:

@@ -67,6 +67,7 @@ def settings(release: Path, output: Path, recipe: dict | None = None, runtime: d
             "data": {"release": str(release)},
             "recipe": values | (recipe or {}),
             "runtime": {"device": "cpu", "workers": 0, "log_every_steps": 2, "checkpoint_every_steps": 3}
+            | {"pictures_every_steps": 0, "tensorboard": False}  # tests of the watch turn them on
             | (runtime or {}),
         }
     )

@@ -1,10 +1,12 @@
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 
 import psutil
 import pytest
+from safetensors.torch import load_file
 
 from tests.training.commands import assert_close, finish, reached, run, start, wait_for
 from tests.training.small import make_release, settings
@@ -56,6 +58,20 @@ def test_a_run_goes_on_with_another_number_of_processes(release, tmp_path):
     assert_close(tmp_path / "whole", tmp_path / "parts", 1e-3)
 
 
+def test_two_processes_and_parts_go_on_with_the_queue_that_one_left(release, tmp_path):
+    recipe = {"losses": {"queue": 7}}  # no multiple of a batch, so that samples leave in their order or not at all
+    one, two = tmp_path / "1", tmp_path / "2"
+    code, _, err = run(small(release, one, recipe))
+    assert (code, err) == (0, "")
+    shutil.copytree(one, two)
+    shutil.rmtree(two / "checkpoints/step_00000006")
+    (two / "model.json").unlink()
+    code, out, err = run(small(release, two, recipe, processes=2, accumulate=2))
+    assert (code, err) == (0, "")
+    assert "from step 3" in out
+    assert_close(one, two)
+
+
 def test_a_process_that_is_killed_ends_all_and_the_run_goes_on(release, tmp_path):
     recipe = {"steps": 60}
     made = small(release, tmp_path / "run", recipe, processes=2, log_every_steps=1, checkpoint_every_steps=5)
@@ -70,6 +86,20 @@ def test_a_process_that_is_killed_ends_all_and_the_run_goes_on(release, tmp_path
     code, out, _ = run(small(release, tmp_path / "run", recipe))
     assert code == 0
     assert "from step 0" not in out
+
+
+def test_a_run_that_goes_astray_stops_and_every_process_leaves_its_batch(release, tmp_path):
+    recipe = {"optimiser": {"base_lr": 1e30}}
+    made = small(release, tmp_path / "run", recipe, processes=2, max_nonfinite_steps=2, log_every_steps=1)
+    code, _, err = run(made)
+    assert code == 2
+    assert "2 updates in a row were not finite" in err
+    assert "Traceback" not in err
+    found = sorted((tmp_path / "run/nonfinite").iterdir())
+    assert [path.name for path in found] == [f"step_00000003_process_{rank}.safetensors" for rank in (0, 1)]
+    crops = [load_file(path)["global_crops"] for path in found]
+    assert crops[0].shape == crops[1].shape
+    assert not crops[0].equal(crops[1])
 
 
 def test_what_cannot_be_shared_out_is_one_sentence(release, tmp_path):

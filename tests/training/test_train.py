@@ -14,8 +14,8 @@ from training import launch
 from training.checkpoint import newest_first
 from training.data.loader import Batches
 from training.data.release import Release
-from training.dinov2 import DINOv2
 from training.pretrained import load_backbone
+from training.progress import CLOCK
 from training.schedules import at
 from training.train import Trainer, train
 
@@ -36,7 +36,7 @@ def finished(release, tmp_path_factory) -> Path:
 def rows(output: Path) -> list[dict]:
     """Metrics without the clock."""
     found = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in row.items() if key != "images_per_s"} for row in found]
+    return [{key: value for key, value in row.items() if key not in CLOCK} for row in found]
 
 
 def stop_after(monkeypatch, steps: int) -> None:
@@ -80,12 +80,12 @@ def test_the_logged_loss_is_the_one_whose_gradient_is_taken(release, tmp_path):
     batch = batch._replace(mask_weights=batch.mask_weights[:0])
     student = trainer.model.student
     torch.manual_seed(0)  # the same stochastic depth twice
-    losses, _ = trainer.model.losses(batch, 0.07)
+    (losses,), _ = trainer.model.losses([batch], 0.07)
     losses["loss"].backward()
     whole = student["dino_head"].last_layer.weight_v.grad.clone()
     student.zero_grad()
     torch.manual_seed(0)
-    losses, _ = trainer.model.losses(batch, 0.07)
+    (losses,), _ = trainer.model.losses([batch], 0.07)
     sum(value for key, value in losses.items() if key.startswith("loss_")).backward()
     torch.testing.assert_close(student["dino_head"].last_layer.weight_v.grad, whole)
 
@@ -174,41 +174,71 @@ def fresh(release: Path, output: Path, recipe: dict | None = None):
     return Trainer(made), Batches(Release(release), made)[0]
 
 
-def test_a_step_that_is_not_finite_changes_nothing_but_the_count(release, tmp_path, monkeypatch):
-    trainer, batch = fresh(release, tmp_path, {"losses": {"centering": "softmax"}})
+@pytest.mark.parametrize("fault", ["loss", "one part", "gradient"])
+@pytest.mark.parametrize("losses", [{"centering": "softmax"}, {"queue": 6}])
+def test_a_step_that_is_not_finite_changes_nothing_but_the_count(release, tmp_path, fault, losses):
+    trainer, batch = fresh(release, tmp_path, {"losses": losses})
     trainer.update(batch, at(trainer.recipe, 0))
-    before = {key: value.clone() for key, value in trainer.model.state_dict().items()}
-    moments = [s["exp_avg"].clone() for s in trainer.optimiser.state.values()]
-    sound = DINOv2.losses
-
-    def poisoned(self, batch, temp):
-        losses, centers = sound(self, batch, temp)
-        return {**losses, "loss": losses["loss"] * float("nan")}, centers
-
-    with monkeypatch.context() as patch:
-        patch.setattr(DINOv2, "losses", poisoned)
+    before = {key: value.clone() for key, value in trainer.state().items()}
+    if fault == "gradient":
+        bias = trainer.model.student["dino_head"].mlp[0].bias
+        hook = bias.register_hook(lambda gradient: gradient / 0)
         scalars = trainer.update(batch, at(trainer.recipe, 1))
-    assert int(scalars["nonfinite_steps"]) == int(trainer.nonfinite_in_a_row) == 1
-    assert all(torch.equal(value, before[key]) for key, value in trainer.model.state_dict().items())
-    after = [s["exp_avg"] for s in trainer.optimiser.state.values()]
-    assert all(torch.equal(one, two) for one, two in zip(moments, after, strict=True))
+        hook.remove()
+        assert scalars["loss"].isfinite()
+    else:
+        trainer.accumulate = 2 if fault == "one part" else 1
+        scalars = trainer.update(poisoned(batch), at(trainer.recipe, 1))
+        assert scalars["loss"].isnan()
+    assert int(scalars["nonfinite_steps"]) == 1
+    after = trainer.state()
+    assert {key for key, value in after.items() if not torch.equal(value, before[key])} == {
+        "nonfinite",
+        "nonfinite_in_a_row",
+    }
     trainer.update(batch, at(trainer.recipe, 2))
     assert (int(trainer.nonfinite), int(trainer.nonfinite_in_a_row)) == (1, 0)
-    moved = {key for key, value in trainer.model.state_dict().items() if not torch.equal(value, before[key])}
-    assert {"student.backbone.norm.weight", "teacher.backbone.norm.weight", "cls_center", "patch_center"} <= moved
+    moved = {key for key, value in trainer.state().items() if not torch.equal(value, before[key])}
+    remembered = {"model.cls_queue"} if "queue" in losses else {"model.cls_center", "model.patch_center"}
+    weights = {f"model.{name}.backbone.norm.weight" for name in ("student", "teacher")}
+    assert weights | remembered | {"optimiser.backbone.norm.weight.exp_avg"} <= moved
 
 
-def test_too_many_steps_that_are_not_finite_stop_the_run(release, tmp_path, monkeypatch):
-    sound = DINOv2.losses
+def poisoned(batch):
+    """With a NaN in one patch of the last masked crop."""
+    weights = batch.mask_weights.clone()
+    weights[-1] = torch.nan
+    return batch._replace(mask_weights=weights)
 
-    def poisoned(self, batch, temp):
-        losses, centers = sound(self, batch, temp)
-        return {**losses, "loss": losses["loss"] / 0}, centers
 
-    monkeypatch.setattr(DINOv2, "losses", poisoned)
-    with pytest.raises(ValueError, match="4 updates in a row were not finite"):
-        train(settings(release, tmp_path, runtime={"max_nonfinite_steps": 4, "checkpoint_every_steps": 9}))
+def poison_steps(monkeypatch, steps) -> None:
+    sound = Batches.__getitem__
+    monkeypatch.setattr(
+        Batches, "__getitem__", lambda self, step: poisoned(sound(self, step)) if step in steps else sound(self, step)
+    )
+
+
+def test_a_few_steps_that_are_not_finite_are_counted_and_passed(release, tmp_path, monkeypatch):
+    poison_steps(monkeypatch, (1, 2, 4))
+    train(settings(release, tmp_path, runtime={"max_nonfinite_steps": 3, "log_every_steps": 1}))
+    found = rows(tmp_path)
+    assert [row["nonfinite_steps"] for row in found] == [0, 1, 2, 2, 3, 3]
+    assert [row["loss"] is None for row in found] == [False, True, True, False, True, False]
+    assert not (tmp_path / "nonfinite").exists()
+
+
+def test_too_many_steps_that_are_not_finite_stop_the_run_and_leave_the_batch(release, tmp_path, monkeypatch):
+    poison_steps(monkeypatch, range(1, 6))
+    made = settings(release, tmp_path, runtime={"max_nonfinite_steps": 3, "accumulate": 2, "log_every_steps": 1})
+    with pytest.raises(ValueError, match=r"step 4: 3 updates in a row were not finite .*step_00000004_process_0"):
+        train(made)
     assert rows(tmp_path)[-1]["loss"] is None
+    kept = load_file(tmp_path / "nonfinite/step_00000004_process_0.safetensors")
+    batch = Batches(Release(release), made.recipe)[3]
+    assert set(kept) == set(batch._fields)
+    assert all(torch.equal(kept[name].nan_to_num(), value.nan_to_num()) for name, value in batch._asdict().items())
+    assert kept["mask_weights"].isnan().sum() == 1
+    assert [path.name for path in newest_first(tmp_path / "checkpoints")] == ["step_00000003"]
 
 
 @pytest.mark.parametrize(
@@ -241,7 +271,7 @@ def test_without_local_crops_there_are_two_pairs(release, tmp_path):
 
 def test_every_student_parameter_learns(release, tmp_path):
     trainer, batch = fresh(release, tmp_path, {"heads": {"dino": {"prototypes": 32}, "ibot": {"prototypes": 16}}})
-    losses, _ = trainer.model.losses(batch, 0.07)
+    (losses,), _ = trainer.model.losses([batch], 0.07)
     losses["loss"].backward()
     still = {name for name, p in trainer.model.student.named_parameters() if p.grad is None or not p.grad.any()}
     assert still == set()

@@ -10,10 +10,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from training.config import Recipe
-from training.data.augment import Views, decode, multi_crop
+from training.data.augment import Views, multi_crop
+from training.data.colour_on_device import coloured_batch
 from training.data.masking import batch_masks, max_block
 from training.data.order import sample_at
-from training.data.release import Release
+from training.data.picture import open_picture
+from training.data.source import Source
 from training.preemption import leave_group
 from training.processes import ALONE, Processes
 
@@ -24,16 +26,57 @@ _CROPS, _MASKS = 0, 1  # streams of random numbers
 class Batch(NamedTuple):
     """One step's input. Crops are ordered crop by crop: all first global crops, then all second ones."""
 
-    global_crops: Tensor  # uint8 [2 B, S, S, 3]
-    local_crops: Tensor  # uint8 [L B, s, s, 3]
+    global_crops: Tensor  # uint8 [2 B, S, S, C]
+    local_crops: Tensor  # uint8 [L B, s, s, C]
     masks: Tensor  # bool [2 B, N]
     mask_indices: Tensor  # int64 [M], of the masked patches in the flat masks
     mask_weights: Tensor  # fp32 [M], 1 / (masked patches of the crop)
     num_unreadable: Tensor  # int64 scalar, images that were skipped
+    colours: Tensor  # fp32 [(2 + L) B, 8], changes of colour left to do, one crop after another; [0, 8] where none are
 
     def to(self, device: torch.device) -> "Batch":
-        """Copy to a device without waiting for it."""
-        return Batch(*(tensor.to(device, non_blocking=True) for tensor in self))
+        """Copy to a device without waiting for it, and change there the colours that workers left to it."""
+        there = Batch(*(tensor.to(device, non_blocking=True) for tensor in self))
+        if not len(self.colours):
+            return there
+        of_global, of_local = self.colours.split([len(self.global_crops), len(self.local_crops)])
+        return there._replace(
+            global_crops=coloured_batch(there.global_crops, of_global),
+            local_crops=coloured_batch(there.local_crops, of_local),
+            colours=there.colours[:0],
+        )
+
+    def parts(self, count: int) -> list["Batch"]:
+        """The batch as ``count`` batches of as many samples each; unreadable images are counted in the first.
+
+        To be called on the host, since the number of masked patches of a part is a shape.
+        """
+        if count == 1:
+            return [self]
+        num_samples, num_patches = len(self.masks) // 2, self.masks.shape[1]
+        size = num_samples // count
+        crop, patch = self.mask_indices // num_patches, self.mask_indices % num_patches
+        sample = crop % num_samples
+
+        def of(rows: Tensor, first: int) -> Tensor:
+            return rows.unflatten(0, (len(rows) // num_samples, num_samples))[:, first : first + size].flatten(0, 1)
+
+        found = []
+        for first in range(0, num_samples, size):
+            here = (sample >= first) & (sample < first + size)
+            place = crop // num_samples * size + sample - first
+            found.append(
+                Batch(
+                    global_crops=of(self.global_crops, first),
+                    local_crops=of(self.local_crops, first),
+                    masks=of(self.masks, first),
+                    mask_indices=(place * num_patches + patch)[here],
+                    mask_weights=self.mask_weights[here],
+                    num_unreadable=self.num_unreadable * (first == 0),
+                    colours=of(self.colours, first),
+                )
+            )
+        return found
 
 
 class Batches(Dataset[Batch]):
@@ -49,7 +92,7 @@ class Batches(Dataset[Batch]):
 
     def __init__(
         self,
-        release: Release,
+        release: Source,
         recipe: Recipe,
         processes: Processes = ALONE,
         first_step: int = 0,
@@ -75,6 +118,7 @@ class Batches(Dataset[Batch]):
             mask_indices=masks.flatten().nonzero().flatten(),
             mask_weights=(1 / masks.sum(1).clamp(min=1)).unsqueeze(1).expand_as(masks)[masks],
             num_unreadable=torch.tensor(sum(skipped)),
+            colours=_crop_by_crop([view.colours for view in views]),
         )
 
     def _views(self, counter: int) -> tuple[Views, int]:
@@ -83,18 +127,19 @@ class Batches(Dataset[Batch]):
         An unreadable image is replaced by the next one in the order, so that a batch has the same content on
         every run and the images after it keep their places.
         """
+        recipe, why = self.recipe, ""
         for skipped in range(MAX_UNREADABLE):
-            position = sample_at(counter + skipped, len(self.release), self.recipe.seed)
+            position = sample_at(counter + skipped, len(self.release), recipe.seed)
             data = self.release.read(position)
+            rng = np.random.default_rng([recipe.seed, _CROPS, counter])
             try:
-                image = decode(data)
-            except ValueError:
-                continue
-            rng = np.random.default_rng([self.recipe.seed, _CROPS, counter])
-            return multi_crop(image, self.recipe.crops, rng), skipped
+                picture = open_picture(data, recipe.model.in_channels, recipe.pixels)
+                return multi_crop(picture, recipe.crops, rng), skipped
+            except ValueError as error:
+                why = f"{self.release.name(position)}: {error}"
         raise ValueError(
-            f"{self.release.root}: {MAX_UNREADABLE} images in a row cannot be decoded, the last at "
-            f"{self.release.name(position)}; is this a folder of images?"
+            f"{MAX_UNREADABLE} images in a row cannot be decoded, the last is {why}; does data.release name images, "
+            "and recipe.model.in_channels their channels?"
         )
 
 
@@ -120,5 +165,5 @@ def _begin_worker(_: int) -> None:
 
 
 def _crop_by_crop(views: list[np.ndarray]) -> Tensor:
-    """B arrays [C, S, S, 3] to [C B, S, S, 3]."""
+    """B arrays [C, ...] to [C B, ...]."""
     return torch.from_numpy(np.stack(views, axis=1)).flatten(0, 1)

@@ -5,6 +5,25 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
+def koleo_among(own: Tensor, every: Tensor, part: int, num_parts: int) -> Tensor:
+    """KoLeo of the crops of a batch, summed; never between two crops of one image, which should be near.
+
+    Each part of the batch has this value, and a gradient for its own features alone. It is ``num_parts`` times theirs,
+    so that the mean over the parts of values and gradients is what the whole batch has.
+
+    Args:
+        own: [C B / num_parts, D] of one part, crop by crop.
+        every: [C, B, D] of all parts, without gradient; those of ``own`` are put in their place.
+        part: its number, from 0.
+        num_parts: of as many images each.
+    """
+    parts = [[*features.chunk(num_parts)] for features in every]
+    for crop, features in zip(parts, own.chunk(len(every)), strict=True):
+        crop[part] = features
+    value = torch.stack([koleo(torch.cat(crop)) for crop in parts]).sum()
+    return value + (num_parts - 1) * (value - value.detach())
+
+
 @torch.autocast("cuda", enabled=False)
 @torch.autocast("cpu", enabled=False)
 def koleo(features: Tensor) -> Tensor:

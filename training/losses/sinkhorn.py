@@ -20,6 +20,7 @@ def sinkhorn_(
     scores: Tensor,
     temp: float,
     num_iterations: int = 3,
+    weights: Tensor | None = None,
     logsumexp: Callable[[Tensor], Tensor] = over_rows,
     total: Callable[[Tensor], Tensor] = torch.clone,
 ) -> Tensor:
@@ -34,22 +35,26 @@ def sinkhorn_(
         scores: fp32 [B, K] of the teacher; overwritten.
         temp: the teacher's temperature.
         num_iterations: how often prototypes, then samples, are normalised.
+        weights: 0 or 1 for each row [B]: a row of weight 0 is as if it were not there. By default all count.
         logsumexp: over all rows, those of other processes among them.
         total: the sum over processes.
 
     Returns:
-        ``scores``; rows sum to 1, and columns over all processes to about B / K.
+        ``scores``; rows that count sum to 1, and columns over all processes to about B / K.
     """
     scores.div_(temp)
-    columns = [scores[:, part].logsumexp(0, keepdim=True) for part in _columns(scores)]
+    samples = scores.new_ones(len(scores)) if weights is None else weights.to(scores.dtype)
+    shift = None if weights is None else samples.log().unsqueeze(1)
+    parts = (scores[:, part] for part in _columns(scores))
+    columns = [over_rows(part if shift is None else part + shift) for part in parts]
     scores.sub_(logsumexp(torch.cat(columns, dim=1)))
     for rows in scores.split(max(CHUNK[scores.device.type] // scores.shape[1], 1)):
         rows.copy_(rows.softmax(1))
-    samples = scores.new_ones(len(scores))
+    counts = samples
     for _ in range(num_iterations - 1):
         prototypes = total(samples @ scores).reciprocal()
         prototypes = prototypes / prototypes.amax()  # else both factors drift apart, as rows are not as many as columns
-        samples = (scores @ prototypes).reciprocal()
+        samples = (scores @ prototypes).reciprocal() * counts
     if num_iterations > 1:
         for part in _columns(scores):
             scores[:, part].mul_(prototypes[part]).mul_(samples.unsqueeze(1))

@@ -33,10 +33,23 @@ class DINOHead(nn.Module):
         """Tokens [n, D] to fp32 unit vectors [n, bottleneck]."""
         return F.normalize(self.mlp(tokens).float(), dim=-1)
 
-    def forward(self, tokens: Tensor, targets: Targets | None = None, temp: float = 1.0) -> Tensor:
-        """Tokens [n, D] to fp32 scores [n, K], without gradient; with targets, to the cross-entropies [n] with them."""
+    def forward(self, tokens: Tensor, targets: Targets, temp: float) -> Tensor:
+        """Tokens [n, D] to their cross-entropies [n] with targets, see :func:`cross_entropy`."""
+        return self.last_layer(self.embed(tokens), targets, temp)
+
+    @torch.no_grad()
+    def scores(self, tokens: Tensor, queued: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """What a teacher makes of tokens [n, D].
+
+        Args:
+            tokens: of a batch.
+            queued: fp32 [q, bottleneck], what :meth:`embed` made of earlier ones.
+
+        Returns:
+            fp32 scores [q + n, K], the queued ones first, and what :meth:`embed` makes of the tokens.
+        """
         x = self.embed(tokens)
-        return self.last_layer.scores(x) if targets is None else self.last_layer(x, targets, temp)
+        return self.last_layer.scores(x if queued is None else torch.cat((queued, x))), x
 
 
 class Prototypes(nn.Module):

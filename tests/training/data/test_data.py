@@ -1,71 +1,17 @@
-import pickle
-
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 import torch
-from PIL import Image
 
-from tests.training.small import jpeg, make_release, settings
-from training.config import Crops, Masking
-from training.data.augment import decode, jitter, multi_crop, normalise, random_box, view
+from evaluation.features import trained
+from tests.training.small import make_release, settings
+from training.config import Masking
 from training.data.loader import Batches, batches
 from training.data.masking import add_blocks, batch_masks, max_block
 from training.data.order import sample_at
 from training.data.release import Release
+from training.pretrained import load_backbone
 from training.processes import Processes
-
-
-def test_reads_a_release_by_offset(tmp_path):
-    release = Release(make_release(tmp_path / "release"))
-    assert len(release) == 24
-    assert {release.read(i) for i in range(24)} == {jpeg(i) for i in range(24)}
-    assert release.merkle_root() == "ab" * 32
-    assert pickle.loads(pickle.dumps(release)).read(3) == release.read(3)
-
-
-def test_reads_a_folder(tmp_path):
-    (tmp_path / "deep").mkdir()
-    for i, name in enumerate(("b.jpg", "deep/a.JPEG", "c.txt")):
-        (tmp_path / name).write_bytes(jpeg(i))
-    release = Release(tmp_path)
-    assert [release.read(i) for i in range(len(release))] == [jpeg(0), jpeg(1)]
-    assert release.merkle_root() is None
-
-
-def test_a_fingerprint_follows_the_content_not_the_place(tmp_path):
-    one, two = make_release(tmp_path / "one"), make_release(tmp_path / "two")
-    other = make_release(tmp_path / "other", num_images=23)
-    assert Release(one).fingerprint() == Release(two).fingerprint() != Release(other).fingerprint()
-
-
-@pytest.mark.parametrize("what", ["release", "folder", "absent"])
-def test_nothing_to_train_on_is_said(tmp_path, what):
-    folder = tmp_path / what
-    if what == "release":
-        pq.write_table(pq.read_table(make_release(folder) / "index.parquet").slice(0, 0), folder / "index.parquet")
-    elif what == "folder":
-        folder.mkdir()
-    with pytest.raises(ValueError, match=r"no image in it|no such folder"):
-        Release(folder)
-
-
-def test_an_index_that_points_outside_is_refused(tmp_path):
-    root = make_release(tmp_path / "release")
-    table = pq.read_table(root / "index.parquet")
-    names = ["../secret.tar"] * len(table)
-    pq.write_table(table.set_column(1, "shard", [names]), root / "index.parquet")
-    with pytest.raises(ValueError, match="points outside"):
-        Release(root)
-
-
-def test_a_shard_that_is_too_short_is_not_a_corrupt_image(tmp_path):
-    root = make_release(tmp_path / "release")
-    (root / "00001.tar").write_bytes(b"")
-    release = Release(root)
-    lost = next(i for i in range(24) if release.name(i).startswith("00001"))
-    with pytest.raises(OSError, match=r"00001\.tar: ends before"):
-        release.read(lost)
+from training.train import train
 
 
 @pytest.mark.parametrize("num_samples", [1, 2, 3, 17, 1000])
@@ -117,59 +63,6 @@ def test_blocks_never_exceed_the_target():
         assert 40 < mask.sum() <= 60
 
 
-def test_boxes_keep_their_bounds():
-    rng = np.random.default_rng(0)
-    for _ in range(300):
-        left, top, right, bottom = random_box(120, 80, (0.3, 0.5), rng)
-        assert 0 <= left < right <= 120
-        assert 0 <= top < bottom <= 80
-        assert 0.28 < (right - left) * (bottom - top) / 9600 < 0.52
-        assert 0.7 < (right - left) / (bottom - top) < 1.4
-    assert random_box(1000, 10, (0.9, 1.0), rng) == (493, 0, 506, 10)  # nothing fits: the middle
-
-
-def test_colour_jitter_is_torchvisions_in_distribution():
-    from torchvision.transforms.v2 import ColorJitter
-
-    image = np.random.default_rng(0).random((16, 16, 3), dtype=np.float32)
-    rng = np.random.default_rng(1)
-    ours = np.stack([jitter(image, rng) for _ in range(400)])
-    torch.manual_seed(0)
-    tensor, peer = torch.from_numpy(image).permute(2, 0, 1), ColorJitter(0.4, 0.4, 0.2, 0.1)
-    theirs = torch.stack([peer(tensor) for _ in range(400)]).permute(0, 2, 3, 1).numpy()
-    assert np.abs(ours.mean(0) - theirs.mean(0)).mean() < 0.02
-    assert np.abs(ours.std(0) - theirs.std(0)).mean() < 0.02
-
-
-def sharpness(views: list[np.ndarray]) -> float:
-    return float(np.mean([np.abs(np.diff(v.astype(float), axis=0)).mean() for v in views]))
-
-
-def test_the_blur_switch_moves_the_blur_to_the_other_crop():
-    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8))
-    sharp = {}
-    for blur in ("documented", "upstream"):
-        config = Crops(global_size=32, local_size=16, num_local=0, blur=blur)
-        crops = [multi_crop(image, config, np.random.default_rng(i)).global_crops for i in range(40)]
-        sharp[blur] = [sharpness([c[j] for c in crops]) for j in (0, 1)]
-    assert sharp["documented"][0] < 0.8 * sharp["documented"][1]
-    assert sharp["upstream"][1] < 0.8 * sharp["upstream"][0]
-
-
-def test_a_view_is_a_function_of_its_generator():
-    image = decode(jpeg(0))
-    one, two, other = (view(image, 32, (0.3, 1.0), 0.5, 0.2, np.random.default_rng(s)) for s in (1, 1, 2))
-    assert np.array_equal(one, two)
-    assert not np.array_equal(one, other)
-    assert (one.dtype, one.shape) == (np.uint8, (32, 32, 3))
-
-
-def test_normalised_images_have_imagenets_mean_at_zero():
-    crop = torch.tensor([0.485, 0.456, 0.406]).mul(255).round().byte().expand(1, 4, 4, 3)
-    assert normalise(crop).abs().max() < 0.01
-    assert normalise(crop).shape == (1, 3, 4, 4)
-
-
 def test_a_batch_is_a_function_of_the_step_whoever_makes_it(tmp_path):
     recipe = settings(make_release(tmp_path / "release"), tmp_path).recipe
     release = Release(tmp_path / "release")
@@ -216,3 +109,61 @@ def test_a_release_of_corrupt_images_stops_the_run(tmp_path):
     root = make_release(tmp_path / "release", num_images=4, corrupt=4)
     with pytest.raises(ValueError, match="100 images in a row cannot be decoded"):
         Batches(Release(root), settings(root, tmp_path).recipe)[0]
+
+
+def test_a_release_of_other_channels_says_why_it_stops(tmp_path):
+    root = make_release(tmp_path / "release")
+    pixels = {"mean": [0.5] * 6, "std": [0.25] * 6}
+    recipe = settings(
+        root, tmp_path, {"model": {"arch": "vit_nano", "patch_size": 8, "in_channels": 6}, "pixels": pixels}
+    )
+    with pytest.raises(
+        ValueError, match=r"a JPEG of mode RGB does not have 6 channels; does .* recipe\.model\.in_channels"
+    ):
+        Batches(Release(root), recipe.recipe)[0]
+
+
+def test_colours_on_the_device_are_those_of_the_worker(tmp_path):
+    release = Release(make_release(tmp_path / "release"))
+    crops = {"global_size": 32, "local_size": 16, "num_local": 2}
+    ours, left = (
+        Batches(release, settings(tmp_path / "release", tmp_path, {"crops": crops | {"augment": who}}).recipe)[1]
+        for who in ("worker", "device")
+    )
+    assert (ours.colours.shape, left.colours.shape) == ((0, 8), (16, 8))
+    there = left.to(torch.device("cpu"))
+    for name in ("global_crops", "local_crops"):
+        one, two, before = (getattr(batch, name).int() for batch in (ours, there, left))
+        assert (one - two).abs().float().mean() < 1
+        assert (one - before).abs().float().mean() > 5
+    assert len(there.colours) == 0
+    parts = [
+        Batches(
+            release, settings(tmp_path / "release", tmp_path, {"crops": crops | {"augment": "device"}}).recipe, who
+        )[1]
+        for who in (Processes(rank=0, count=2), Processes(rank=1, count=2))
+    ]
+    moved = [part.to(torch.device("cpu")).global_crops.unflatten(0, (2, -1)) for part in parts]
+    assert torch.equal(torch.cat(moved, dim=1).flatten(0, 1), there.global_crops)
+
+
+@pytest.mark.parametrize("augment", ["worker", "device"])
+def test_a_run_on_pictures_of_two_channels(tmp_path, augment):
+    (tmp_path / "scans").mkdir()
+    rng = np.random.default_rng(0)
+    for number in range(9):
+        np.save(tmp_path / "scans" / f"{number}.npy", rng.integers(0, 2000, (2, 40, 30), dtype=np.uint16))
+    changes = {
+        "steps": 1,
+        "model": {"arch": "vit_nano", "patch_size": 8, "image_size": 32, "in_channels": 2},
+        "pixels": {"mean": (0.5, 0.4), "std": (0.2, 0.3), "range": (0, 2000)},
+        "crops": {"global_size": 32, "local_size": 16, "num_local": 2, "augment": augment},
+        "optimiser": {"base_lr": 4e-3},
+        "teacher": {"momentum": (0.9, 1.0)},
+    }
+    train(settings(tmp_path / "scans", tmp_path / "run", changes))
+    model, info = load_backbone(tmp_path / "run")
+    assert model.patch_embed.proj.weight.shape == (192, 2, 8, 8)
+    assert info["input"] == {"size": 32, "mean": [0.5, 0.4], "std": [0.2, 0.3]}
+    with pytest.raises(ValueError, match="takes pictures of 2 channels"):
+        trained(str(tmp_path / "run"), 32, "cpu")

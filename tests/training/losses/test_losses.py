@@ -9,7 +9,7 @@ from training.losses.centering import moved_center, softmax_around_
 from training.losses.cross_entropy import cross_entropy
 from training.losses.dino import dino_targets, dino_terms
 from training.losses.ibot import ibot
-from training.losses.koleo import koleo
+from training.losses.koleo import koleo, koleo_among
 from training.losses.sinkhorn import sinkhorn_
 
 K, B, L = 64, 5, 8
@@ -83,6 +83,22 @@ def test_sinkhorn_rows_are_distributions_and_columns_are_balanced():
 
 
 @pytest.mark.parametrize("num_iterations", [1, 2, 3])
+def test_a_row_of_weight_0_is_as_if_it_were_not_there(num_iterations):
+    scores, counts = torch.randn(60, 8, generator=torch.Generator().manual_seed(0)), torch.rand(60) < 0.5
+    alone = sinkhorn_(scores[counts].clone(), 0.1, num_iterations)
+    torch.testing.assert_close(sinkhorn_(scores.clone(), 0.1, num_iterations, counts)[counts], alone)
+
+
+def test_a_queue_lends_a_small_batch_the_balance_of_a_large_one():
+    """Two samples cannot use eight prototypes evenly; among 200 they do what they would do in a batch of 200."""
+    scores = torch.randn(200, 8, generator=torch.Generator().manual_seed(0))
+    every = sinkhorn_(scores.clone(), 0.5, 50, torch.ones(200))
+    torch.testing.assert_close(every.sum(0), torch.full((8,), 25.0), rtol=1e-3, atol=0)
+    torch.testing.assert_close(every.sum(1), torch.ones(200))
+    assert (sinkhorn_(scores[-2:].clone(), 0.5, 50) - every[-2:]).abs().max() > 0.1
+
+
+@pytest.mark.parametrize("num_iterations", [1, 2, 3])
 def test_sinkhorn_equals_the_published_form_where_that_is_safe(num_iterations):
     scores, temp = 0.5 * torch.randn(30, 12, dtype=torch.float64), 0.07
     q = torch.exp(scores / temp).T
@@ -153,6 +169,18 @@ def test_koleo_of_known_points():
     assert koleo(twins).item() > 10
     with torch.autocast("cpu", torch.bfloat16):
         assert koleo(square).dtype == torch.float32
+
+
+def test_koleo_of_parts_has_the_value_and_the_gradient_of_the_whole():
+    features = torch.randn(2, 6, 5, generator=torch.Generator().manual_seed(0), requires_grad=True)  # crops, images
+    whole = koleo(features[0]) + koleo(features[1])
+    values = [
+        koleo_among(features[:, 2 * part : 2 * part + 2].flatten(0, 1), features.detach(), part, 3) for part in range(3)
+    ]
+    for value in values:
+        torch.testing.assert_close(value, whole)
+    mean, expected = (torch.autograd.grad(x, features)[0] for x in (sum(values) / 3, whole))
+    torch.testing.assert_close(mean, expected)
 
 
 def test_the_centre_lags_and_moves_by_a_tenth():

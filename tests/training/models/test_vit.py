@@ -103,7 +103,7 @@ def test_a_mask_hides_what_is_under_it():
 def test_scores_are_cosines():
     head = DINOHead(8, Head(prototypes=5, hidden=16, bottleneck=4))
     with torch.no_grad():
-        scores = head(100 * torch.randn(20, 8))
+        scores, _ = head.scores(100 * torch.randn(20, 8))
     assert scores.shape == (20, 5)
     assert scores.abs().max() <= 1 + 1e-5
     torch.testing.assert_close(head.embed(torch.randn(3, 8)).norm(dim=-1), torch.ones(3))

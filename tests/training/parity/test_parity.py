@@ -148,9 +148,10 @@ def test_one_whole_step(name, monkeypatch):
         mask_indices=marks.flatten().nonzero().flatten(),
         mask_weights=(1 / marks.sum(1).clamp(min=1)).unsqueeze(1).expand_as(marks)[marks],
         num_unreadable=torch.tensor(0),
+        colours=torch.empty(0, 8),
     )
-    monkeypatch.setattr("training.dinov2.normalise", lambda crops: crops)  # they are
-    losses, _ = model.losses(batch, 0.07)
+    monkeypatch.setattr("training.dinov2.normalise", lambda crops, _: crops)  # they are
+    (losses,), _ = model.losses([batch], 0.07)
     losses["loss"].backward()
     public = PUBLIC["step"][name]["losses"]
     assert losses["loss_dino_local"].item() == pytest.approx(public["dino_local_crops_loss"], rel=1e-4)

@@ -9,20 +9,6 @@ from torch import Tensor
 TEST_CHUNK, TRAIN_CHUNK = 1024, 65_536
 
 
-def usable_ks(ks: Sequence[int], num_train: int) -> list[int]:
-    """The values of k, ascending, that a train split of this size can answer.
-
-    Raises:
-        ValueError: none can.
-    """
-    usable = sorted({k for k in ks if k <= num_train})
-    if not usable:
-        raise ValueError(
-            f"protocol.k = {list(ks)}: the train split has only {num_train} images; pass protocol.k=[{num_train}]"
-        )
-    return usable
-
-
 def nearest(train: Tensor, test: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """The k most similar train rows of every test row, most similar first.
 

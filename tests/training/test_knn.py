@@ -3,7 +3,7 @@ import pytest
 import torch
 from sklearn.neighbors import KNeighborsClassifier
 
-from evaluation import knn
+from training import knn
 
 
 def unit(rows: np.ndarray) -> torch.Tensor:
@@ -48,9 +48,3 @@ def test_nearest_is_a_full_sort_whatever_the_chunks(problem, monkeypatch):
     expected = (test @ train.T).sort(dim=1, descending=True)
     np.testing.assert_allclose(similarities, expected.values[:, :25], atol=1e-6)
     assert torch.equal(rows, expected.indices[:, :25])
-
-
-def test_k_above_the_train_split_is_left_out_or_refused():
-    assert knn.usable_ks([200, 10, 20, 20], 150) == [10, 20]
-    with pytest.raises(ValueError, match=r"protocol\.k = \[10\].*only 3 images.*protocol\.k=\[3\]"):
-        knn.usable_ks([10], 3)
