@@ -1,8 +1,9 @@
 """Record what the transformers library's DINOv2 computes: ``python -m tests.training.parity.record_transformers``.
 
 Writes ``transformers.json`` beside this file: the names and shapes of the weights in the library's files, which
-``fixed.py`` fills (in memory, its versions name them differently), and the outputs for images of the size that the positions are for and, with registers, of another. (Without registers the
-library interpolates positions in its own way, which is not upstream's.)
+``fixed.py`` fills (in memory, versions of it name them differently), and the outputs for images of the size that the
+positions are for and, with registers, of another. (Without registers the library interpolates positions in its own
+way, which is not upstream's.)
 """
 
 import json
