@@ -26,7 +26,7 @@ from conf import entry_point
 from tests.benchmarks import harness
 from tests.benchmarks._upstream_step import UpstreamStep
 from tests.benchmarks.train_step import Contender, random_batch
-from training.config import Recipe, Runtime
+from training.config import Data, Recipe, Runtime
 from training.models.flops import step_flops
 from training.watch.machine import peak
 
@@ -162,11 +162,12 @@ class Ours:
     def data_wait_share(self) -> float:
         """Share of a loop over the real loader in which the device has finished and the next batch is not there."""
         from training.data.loader import Batches, batches
-        from training.data.release import Release
+        from training.data.sources import open_source
 
         with tempfile.TemporaryDirectory() as folder:
             make_pictures(Path(folder), 64)
-            steps = batches(Batches(Release(folder), self.recipe), 0, self.runtime.workers, self.device)
+            data = Batches(open_source(Data(release=folder)), self.recipe)
+            steps = batches(data, 0, self.runtime.workers, self.device)
             self._update(next(steps).to(self.device))  # workers have started
             settle(self.device)
             start, waited = time.perf_counter(), 0.0
