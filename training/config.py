@@ -305,8 +305,9 @@ def resolve(recipe: Recipe, where: torch.device) -> Recipe:
         return recipe
     if where.type == "cuda":
         fast = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:  # without AMX, bf16 on a CPU is emulated and slower than fp32
-        fast = bool(torch.cpu.get_capabilities().get("amx_bf16", False))
+    else:  # elsewhere bf16 on a CPU is emulated and slower than fp32
+        has = torch.cpu.get_capabilities()
+        fast = bool(has.get("amx_bf16") or has.get("avx512_bf16"))
     decided = {"precision": "bf16" if fast else "fp32"}
     return recipe.model_copy(
         update={**decided, "phases": tuple(phase.model_copy(update=decided) for phase in recipe.phases)}

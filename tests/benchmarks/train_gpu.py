@@ -5,9 +5,8 @@ SwiGLU, stochastic depth 0.4, half of the global crops masked, two heads of K pr
 bf16; upstream's in fp16 with a scaled loss, as its configuration says, with xformers where it is installed. Timed are
 updates on a batch that is on the device. Both live on the device at once, in a process each, and one works at a time.
 
-MFU is the operations of the method over those that the device could do: a multiplication and an addition are two;
-what is computed again to save memory does not count. The wait for data is the share of a loop in which the device has
-no batch yet: pictures of 500 x 375 pixels through the real loader.
+MFU is what the method needs (``training.models.flops``) over what the device could do by its data sheet. The wait for
+data is the share of a loop in which the device has no batch yet: pictures of 500 x 375 pixels through the real loader.
 """
 
 import json
@@ -28,20 +27,9 @@ from tests.benchmarks import harness
 from tests.benchmarks._upstream_step import UpstreamStep
 from tests.benchmarks.train_step import Contender, random_batch
 from training.config import Recipe, Runtime
-from training.models.vit import SIZES
+from training.models.flops import step_flops
+from training.watch.machine import peak
 
-DENSE_BF16_TFLOPS = {  # data sheets, without sparsity
-    "A100": 312,
-    "H100 PCIe": 756,
-    "H100": 989,
-    "H200": 989,
-    "GH200": 989,
-    "B200": 2250,
-    "L40S": 362,
-    "L4": 121,
-    "A10": 125,
-    "V100": 125,
-}
 DATA_STEPS = 10
 
 
@@ -70,7 +58,7 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=8, help="processes that decode and augment")
     parser.add_argument("--attention", default="auto", help="runtime.attention: auto, varlen, xformers or sdpa")
     parser.add_argument("--compile", default="auto", choices=("auto", "true", "false"), help="runtime.compile")
-    parser.add_argument("--peak-tflops", type=float, help="of the device in bf16; by default from its name")
+    parser.add_argument("--peak-tflops", type=float, help="of the device in bf16; by default by its data sheet")
     parser.add_argument("--upstream", help="folder of a clone of facebookresearch/dinov2")
     parser.add_argument("--out", type=Path, help="folder that gets the result as train_gpu_<device>.json")
     options = parser.parse_args()
@@ -96,16 +84,16 @@ def main() -> int:
             one.end()
     images = setting.batch * setting.updates
     name = torch.cuda.get_device_name() if options.device == "cuda" else None
-    peak_tflops = options.peak_tflops or peak_of(name)
-    tflops = step_flops(recipe_of(setting)) * setting.updates / timing.median_s() / 1e12
+    most = peak(torch.device(options.device), "bf16", options.peak_tflops)
+    flops_per_s = step_flops(recipe_of(setting)) * setting.updates / timing.median_s()
     keys: dict[str, Any] = {
         **setting._asdict(),
         "device": name or "cpu",
-        "peak_tflops": peak_tflops,
+        "peak": most.words,
         **told,
         "images_per_s": images / timing.median_s(),
-        "tflops": tflops,
-        "mfu": tflops / peak_tflops if peak_tflops else None,
+        "tflops": flops_per_s / 1e12,
+        "mfu": flops_per_s / most.flops_per_s,
         "peak_bytes": peaks["ours"],
         "data_wait_share": wait,
         **timing.speedups(),
@@ -241,46 +229,6 @@ def make_pictures(folder: Path, number: int) -> None:
     for i in range(number):
         coarse = Image.fromarray(rng.integers(0, 256, (47, 63, 3), dtype=np.uint8))
         coarse.resize((500, 375), Image.Resampling.BICUBIC).save(folder / f"{i:04d}.jpg", quality=90)
-
-
-def peak_of(name: str | None) -> float | None:
-    """TFLOP/s of a device in bf16, without sparsity; None where its name is not known."""
-    known = [key for key in DENSE_BF16_TFLOPS if name and set(key.split()) <= set(re.split(r"[ -]", name))]
-    return float(DENSE_BF16_TFLOPS[max(known, key=len)]) if known else None
-
-
-def step_flops(recipe: Recipe) -> float:
-    """FLOP of the matrix products of a step: of the teacher forward; of the student forward and twice that backward."""
-    dim, depth, _ = SIZES[recipe.model.arch]
-    hidden = (int(4 * dim * 2 / 3) + 7) // 8 * 8 * 3 / 2 if recipe.model.ffn == "swiglu" else 4 * dim
-    crops, patch, size = recipe.crops, recipe.model.patch_size, recipe.batch_size_global
-    num_patches = (crops.global_size // patch) ** 2
-    masked = 2 * size * recipe.masking.probability * sum(recipe.masking.ratio) / 2 * num_patches
-    feed_forward = 2 * 2 * dim * hidden  # a token
-
-    def backbone(sides: dict[int, int], selected: float, kept: float, gradients: bool) -> float:
-        passes, total = 3 if gradients else 1, selected * feed_forward * kept * (3 if gradients else 1)
-        for side, number in sides.items():
-            patches = (side // patch) ** 2
-            tokens = 1 + recipe.model.num_register_tokens + patches
-            attention = tokens * 2 * 4 * dim**2 + 2 * 2 * tokens**2 * dim
-            total += number * kept * passes * (depth * attention + (depth - 1) * tokens * feed_forward)
-            total += number * min(passes, 2) * patches * 2 * 3 * patch**2 * dim  # pixels need no gradient
-        return total
-
-    def head(which: Any) -> float:
-        inner = dim * which.hidden + which.hidden**2 + which.hidden * which.bottleneck
-        return 2.0 * (inner + which.bottleneck * which.prototypes)
-
-    student = {crops.global_size: 2 * size, crops.local_size: crops.num_local * size}
-    classes = (2 + crops.num_local) * size
-    heads, patches_head = recipe.heads.dino, recipe.heads.ibot or recipe.heads.dino
-    return (
-        backbone({crops.global_size: 2 * size}, 2 * size + masked, 1.0, gradients=False)
-        + backbone(student, classes + masked, 1 - recipe.model.drop_path, gradients=True)
-        + head(heads) * (2 * size + 3 * classes)
-        + head(patches_head) * 4 * masked
-    )
 
 
 if __name__ == "__main__":

@@ -59,7 +59,7 @@ def members(file: Path, field: str | None = None) -> Iterator[Member]:
         extension = extension.lower()
         if not entry.isreg() or not stem:
             continue
-        if field is not None and not fnmatch.fnmatchcase(extension, field):
+        if field is not None and not fnmatch.fnmatchcase(extension, field.lower()):
             continue
         if field is None and f".{extension.rpartition('.')[2]}" not in IMAGE_SUFFIXES:
             continue

@@ -22,7 +22,7 @@ GRADIENT_STEPS, GRADIENT_USUAL, GRADIENT_RISE = 10, 1000, 10.0  # geometric mean
 
 MEANINGS = {
     "collapse_constant": (
-        "All images look alike to the teacher: class tokens hardly differ, or its targets are all or nothing.",
+        "All images look alike to the teacher: class tokens hardly differ, or targets are one prototype or all.",
         "lower recipe.optimiser.base_lr, raise the last recipe.teacher.momentum, keep losses.koleo_weight above 0; "
         "with softmax centering try sinkhorn",
     ),

@@ -40,7 +40,7 @@ class Health:
     def note_scores(self, scores: Tensor) -> None:
         """Teacher's scores [n, K], before they become targets."""
         if self._noting:
-            self._largest.append(scores.abs().amax())
+            self._largest.append(scores.abs().amax() if len(scores) else scores.new_zeros(()))  # no patch is masked
 
     def note(self, class_tokens: Tensor, targets: Tensor) -> None:
         """What the teacher made of the global crops.

@@ -167,7 +167,7 @@ def test_a_sample_with_several_images_needs_a_field(tmp_path):
     put_tar(tmp_path / "0.tar", {"1.jpg": b"a", "1.seg.png": b"m", "2.jpg": b"b", "2.seg.png": b"n"})
     with pytest.raises(ValueError, match=r"1\.seg\.png is of the same sample .* data\.field=seg\.png"):
         opened(tmp_path)
-    assert everything(opened(tmp_path, "jpg")) == [b"a", b"b"]
+    assert everything(opened(tmp_path, "JPG")) == [b"a", b"b"]
     assert everything(opened(tmp_path, "seg.png")) == [b"m", b"n"]
     assert everything(opened(tmp_path, "*g")) == [b"a", b"m", b"b", b"n"]
 
