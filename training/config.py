@@ -76,7 +76,7 @@ class Crops(Section):
     num_local: Count = 8
     global_scale: Shares = (0.32, 1.0)  # of the image's area
     local_scale: Shares = (0.05, 0.32)
-    blur: Literal["documented", "upstream"] = "documented"  # see training.data.augment.BLUR
+    blur: Literal["documented", "upstream", "none"] = "documented"  # see training.data.augment.BLUR
     augment: Literal["worker", "device"] = "worker"  # who changes colours, which the device does up to rounding alike
 
     @model_validator(mode="after")

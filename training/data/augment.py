@@ -20,6 +20,7 @@ from training.data.picture import Picture
 BLUR = {  # probability for the first global, the second global, and each local crop
     "documented": (1.0, 0.1, 0.5),
     "upstream": (0.0, 0.9, 0.5),  # what upstream's code does: it passes 1 - p
+    "none": (0.0, 0.0, 0.0),  # for small pictures: a sigma of 2 leaves little of 32 px
 }
 FLIP = 0.5
 _FAST_CHANNELS = 4  # more at once, and torch resizes them many times more slowly

@@ -230,12 +230,13 @@ def sharpness(views: list[np.ndarray]) -> float:
 def test_the_blur_switch_moves_the_blur_to_the_other_crop():
     image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     sharp = {}
-    for blur in ("documented", "upstream"):
+    for blur in ("documented", "upstream", "none"):
         config = Crops(global_size=32, local_size=16, num_local=0, blur=blur)
         crops = [multi_crop(picture(image), config, np.random.default_rng(i)).global_crops for i in range(40)]
         sharp[blur] = [sharpness([c[j] for c in crops]) for j in (0, 1)]
     assert sharp["documented"][0] < 0.8 * sharp["documented"][1]
     assert sharp["upstream"][1] < 0.8 * sharp["upstream"][0]
+    assert min(sharp["none"]) > 0.95 * max(max(pair) for pair in sharp.values())
 
 
 def test_views_are_a_function_of_their_generator():
