@@ -73,7 +73,7 @@ class Crops(Section):
     global_scale: Range = (0.32, 1.0)  # share of the image's area
     local_scale: Range = (0.05, 0.32)
     blur: Literal["documented", "upstream"] = "documented"  # see training.data.augment.BLUR
-    augment: Literal["worker", "device"] = "worker"  # who changes colours, which the device does up to rounding alike
+    augment: Literal["worker", "device"] = "worker"  # who changes colours; the device rounds elsewhere
 
 
 class Masking(Section):
