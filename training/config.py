@@ -77,7 +77,7 @@ class Crops(Section):
     global_scale: Shares = (0.32, 1.0)  # of the image's area
     local_scale: Shares = (0.05, 0.32)
     blur: Literal["documented", "upstream", "none"] = "documented"  # see training.data.augment.BLUR
-    augment: Literal["worker", "device"] = "worker"  # who changes colours, which the device does up to rounding alike
+    augment: Literal["worker", "device"] = "worker"  # who changes colours; the device rounds elsewhere
 
     @model_validator(mode="after")
     def _scales_are_ranges(self) -> Self:

@@ -9,6 +9,7 @@ from PIL import Image
 
 from training.config import Pixels
 
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")  # no bytes from the web reach another decoder
 REDUCTIONS = (8, 4, 2)  # of a JPEG, which libjpeg makes at little cost
 _ORIENTATION = 0x0112  # of EXIF
 _UPRIGHT = {  # orientation -> whether rows and columns change places, then the steps along rows and along columns
@@ -72,7 +73,7 @@ class _Encoded:
     """An image file that Pillow reads."""
 
     def __init__(self, data: bytes, channels: int, pixels: Pixels) -> None:
-        self._image, self._channels, self._pixels = Image.open(io.BytesIO(data)), channels, pixels
+        self._image, self._channels, self._pixels = Image.open(io.BytesIO(data), formats=FORMATS), channels, pixels
         self._orientation = _orientation(self._image)
         self.width, self.height = self._image.size
         if self._orientation >= 5:

@@ -120,6 +120,7 @@ def test_arrays_and_pages_hold_any_number_of_channels(channels):
     [
         (b"", "cannot identify"),
         (b"no image", "cannot identify"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n", "cannot identify"),
         (encoded(Image.fromarray(SMOOTH), "JPEG")[:900], "truncated"),
         (encoded(Image.fromarray(SMOOTH))[:900], "truncated|broken"),
         (npy(SMOOTH)[:900], "the array is cut off"),
