@@ -32,8 +32,8 @@ def cross_entropy(
 
     Args:
         x: fp32 [m, d], of unit length.
-        directions: [K, d], of any length.
-        gains: [K, 1].
+        directions: [K, d], of any length; in bf16 where processes gather parameters so.
+        gains: [K, 1], of the same dtype.
         targets: of a range of prototypes; asked for each range twice.
         temp: the student's temperature.
         dtype: of the matrix products.
@@ -58,7 +58,7 @@ class _CrossEntropy(torch.autograd.Function):
         dtype: torch.dtype,
         chunk: int,
     ) -> Tensor:
-        lengths = torch.linalg.vector_norm(directions, dim=1, keepdim=True).clamp_(min=1e-12)
+        lengths = torch.linalg.vector_norm(directions, dim=1, keepdim=True, dtype=x.dtype).clamp_(min=1e-12)
         ctx.save_for_backward(x, directions, gains, lengths)
         ctx.targets, ctx.temp, ctx.dtype, ctx.chunk = targets, temp, dtype, chunk
         log_sum = x.new_full((len(x),), -torch.inf)
@@ -83,17 +83,15 @@ class _CrossEntropy(torch.autograd.Function):
         scaled = (x / ctx.temp).to(ctx.dtype)
         log_sum, share = log_sum.unsqueeze(1), (grad * total).unsqueeze(1)
         for part in _chunks(len(x), len(directions), ctx.chunk):
-            factor = gains[part] / lengths[part]
-            weight = (directions[part] * factor).to(ctx.dtype)
+            factor, direction = gains[part] / lengths[part], directions[part].to(x.dtype)
+            weight = (direction * factor).to(ctx.dtype)
             of_scores = (scaled @ weight.T).float().sub_(log_sum).exp_().mul_(share)
             of_scores = of_scores.addcmul_(targets(part), grad.unsqueeze(1), value=-1).to(ctx.dtype)
             of_x += of_scores @ weight
             of_weight = (of_scores.T @ scaled).float()  # the weight is gains * directions / lengths
-            along = torch.linalg.vecdot(of_weight, directions[part]).unsqueeze(1) / lengths[part]
+            along = torch.linalg.vecdot(of_weight, direction).unsqueeze(1) / lengths[part]
             of_gains[part] = along
-            of_directions[part] = of_weight.mul_(factor).addcmul_(
-                along * factor / lengths[part], directions[part], value=-1
-            )
+            of_directions[part] = of_weight.mul_(factor).addcmul_(along * factor / lengths[part], direction, value=-1)
         return of_x / ctx.temp, of_directions, of_gains, None, None, None, None
 
 

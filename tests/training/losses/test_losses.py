@@ -54,6 +54,19 @@ def test_cross_entropy_with_bf16_products_is_near():
     torch.testing.assert_close(near, exact, rtol=0.02, atol=0.02)
 
 
+def test_cross_entropy_takes_prototypes_that_were_gathered_in_bf16():
+    x, *prototypes = parts(50)
+    half = [value.detach().bfloat16().requires_grad_() for value in prototypes]
+    exact = [value.detach().float().requires_grad_() for value in half]
+    targets, found = distributions(50, K), []
+    for leaves in (half, exact):
+        loss = cross_entropy(x, *leaves, lambda part: targets[:, part], 0.1, torch.bfloat16).mean()
+        found.append((loss, *torch.autograd.grad(loss, leaves)))
+    assert found[0][1].dtype == torch.bfloat16
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one.float(), other, rtol=1e-2, atol=1e-6)
+
+
 def test_terms_at_initialisation_are_the_published_shares_of_ln_k():
     # of equal scores: every crop's cross-entropy with a distribution is ln K, with two 2 ln K
     sums = dino_targets(distributions(2 * B, K), L).sum(1)
