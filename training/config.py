@@ -263,6 +263,7 @@ class Runtime(Section):
     # the first that works
     attention: Literal["auto", "varlen", "xformers", "sdpa"] = "auto"
     compile: Literal["auto"] | bool = "auto"  # the backbone's blocks, by torch.compile; auto: on CUDA
+    recompute: bool = False  # keep each block's input alone, the rest is computed again: a third more time, less memory
     workers: Count = 1  # processes that decode and augment
     accumulate: Positive = 1  # parts of a process's batch, one by one; as with processes, only stochastic depth differs
     log_every_steps: Positive = 10

@@ -165,3 +165,17 @@ def test_a_step_waits_for_nothing(centering):
 def test_a_wait_is_seen(wait):
     with NoWaiting(), pytest.raises(AssertionError, match="in the step"):
         wait(torch.ones(3))
+
+
+def test_a_step_that_computes_again_is_the_same_step_to_the_last_bit():
+    """With stochastic depth, whose draws must be those of the first time, and rows that blocks write into."""
+    made = recipe()
+    assert made.model.drop_path
+    trainers = [Trainer(made, kernels=Kernels(recompute=again)) for again in (False, True)]
+    for step in range(2):
+        batch = random_batch(made)
+        one, two = (trainer.update(batch, at(made, step)) for trainer in trainers)
+        assert one.keys() == two.keys()
+        assert all(torch.equal(one[name], two[name]) for name in one)
+    parameters = zip(*(trainer.model.parameters() for trainer in trainers), strict=True)
+    assert all(torch.equal(a, b) for a, b in parameters)
