@@ -44,14 +44,16 @@ def main() -> int:
         "--centering", default="sinkhorn", choices=("sinkhorn", "softmax"), help="of the teacher's scores"
     )
     parser.add_argument("--precision", nargs="+", default=["fp32", "bf16"], choices=("fp32", "bf16"), help="ours")
+    parser.add_argument("--recompute", action="store_true", help="ours as with runtime.recompute")
     parser.add_argument("--upstream", help="folder of a clone of facebookresearch/dinov2")
     options = parser.parse_args()
     shape = options.arch, options.batch, options.prototypes, options.centering
     keys: dict[str, Any] = dict(zip(("arch", "batch", "prototypes", "centering"), shape, strict=True))
+    keys["recompute"] = options.recompute
     timings = []
     for precision in options.precision:
         suffix = "" if precision == "fp32" else f"_{precision}"
-        contenders = {"ours": Contender(_ours, Setting(*shape, precision))}
+        contenders = {"ours": Contender(_ours, Setting(*shape, precision), options.recompute)}
         if options.upstream:
             contenders["upstream"] = Contender(_upstream, Setting(*shape, "fp32"), options.upstream)
             if precision == "bf16":
@@ -120,8 +122,9 @@ def _serve(pipe: Connection, make: Callable[..., Callable[[], float]], *args: An
             pipe.send(step() if question == "step" else getattr(step, question)())
 
 
-def _ours(setting: Setting) -> Callable[[], float]:
+def _ours(setting: Setting, recompute: bool) -> Callable[[], float]:
     from training.config import Recipe
+    from training.kernels import Kernels
     from training.schedules import at
     from training.train import Trainer
 
@@ -135,7 +138,7 @@ def _ours(setting: Setting) -> Callable[[], float]:
             "losses": {"centering": setting.centering},
         }
     )
-    trainer, batch = Trainer(recipe), random_batch(recipe)
+    trainer, batch = Trainer(recipe, kernels=Kernels(recompute=recompute)), random_batch(recipe)
     return lambda: float(trainer.update(batch, at(recipe, trainer.step + 1))["loss"])
 
 
