@@ -42,10 +42,10 @@ def main() -> int:
     parser = harness.parser(
         "tests.benchmarks.ablations",
         "k-NN accuracy of a recipe while it trains, and with each of its parts switched off.",
-        "conf/training/vitt_cifar.yaml --out runs/ablations --at-once 2 recipe.steps=600",
+        "--recipe conf/training/vitt_cifar.yaml --at-once 2 recipe.steps=600",
         rounds=1,
     )
-    parser.add_argument("recipe", nargs="?", default="conf/training/vitt_cifar.yaml", help="has runtime.probe")
+    parser.add_argument("--recipe", default="conf/training/vitt_cifar.yaml", help="has runtime.probe")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="for all runs")
     parser.add_argument("--out", default="runs/ablations", help="folder of the run folders and of knn.svg")
     parser.add_argument("--at-once", type=int, default=1, help="runs beside each other, which share the cores")
