@@ -11,7 +11,14 @@ from training.train import train
 TRACE = Path(__file__).with_name("golden_trace.json")
 RECIPE = {
     "steps": 50,
-    "model": {"arch": "vit_nano", "patch_size": 8, "image_size": 32, "drop_path": 0.2, "num_register_tokens": 1},
+    "model": {
+        "arch": "vit_nano",
+        "patch_size": 8,
+        "image_size": 32,
+        "layer_scale": 1.0,
+        "drop_path": 0.2,
+        "num_register_tokens": 1,
+    },
     "heads": {
         "dino": {"prototypes": 48, "hidden": 32, "bottleneck": 16},
         "ibot": {"prototypes": 32, "hidden": 32, "bottleneck": 16},
