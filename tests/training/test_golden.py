@@ -6,7 +6,7 @@ from tests.training.golden import TRACE, trace
 
 
 def test_fifty_steps_give_the_recorded_losses(tmp_path):
-    """Tolerances are some twenty times what AVX2 in place of AVX-512, or one thread in place of two, was seen to change."""
+    """Tolerances are some twenty times what AVX2 in place of AVX-512, or one thread for two, was seen to change."""
     recorded, found = json.loads(TRACE.read_text()), trace(tmp_path)
     assert set(found) == set(recorded)
     for key, values in recorded.items():
