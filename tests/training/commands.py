@@ -53,11 +53,13 @@ def wait_for(condition, process: subprocess.Popen, seconds: float = 120) -> None
         time.sleep(0.02)
 
 
-def rows(output: Path) -> list[dict]:
-    """Metrics without the clock, and without the health panel, whose window begins anew with a process."""
+def rows(output: Path, *, health: bool = False) -> list[dict]:
+    """Metrics without the clock and, unless asked for, the health panel, whose window begins anew with a process."""
     found = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
-    kept = [{key: value for key, value in row.items() if not key.startswith("health_")} for row in found]
-    return [{key: value for key, value in row.items() if key not in CLOCK} for row in kept]
+    return [
+        {key: value for key, value in row.items() if key not in CLOCK and (health or not key.startswith("health_"))}
+        for row in found
+    ]
 
 
 def reached(output: Path, step: int) -> bool:

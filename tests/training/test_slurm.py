@@ -20,7 +20,7 @@ def release(tmp_path_factory) -> Path:
 @pytest.mark.slow
 def test_a_job_out_of_time_saves_and_is_started_again(release, tmp_path):
     """submitit's local executor signals ahead of its time limit (a minute, its unit) and starts the job again."""
-    recipe = {"steps": 1500, "model": WHOLE}
+    recipe = {"steps": 600, "model": WHOLE}
     code, _, err = run(settings(release, tmp_path / "whole", recipe))
     assert (code, err) == (0, "")
     local = {"cluster": "local", "timeout_min": 1, "signal_delay_s": 45}

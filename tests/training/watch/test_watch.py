@@ -158,7 +158,7 @@ def test_tensorboard_shows_what_the_rows_say_also_of_a_run_that_was_stopped(
         "gradients/backbone": "grad_norm_backbone",
         "schedule/lr": "lr",
     }.items():
-        expected = {row["step"]: row[key] for row in rows(tmp_path) if key in row}
+        expected = {row["step"]: row[key] for row in rows(tmp_path, health=True) if key in row}
         assert found[tag] == pytest.approx(expected, rel=1e-6), tag
 
 
