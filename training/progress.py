@@ -18,8 +18,6 @@ from training.watch.machine import peak_memory_bytes
 from training.watch.watch import Watch
 
 T = TypeVar("T")
-# What a row says of the clock and the machine; all else in it is a function of the recipe, the release and the step.
-CLOCK = ("images_per_s", "data_wait", "mfu", "mfu_of", "peak_memory_bytes")
 
 
 class Progress:

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from training.config import TrainConfig
-from training.progress import CLOCK
+from training.watch.records import CLOCK
 
 ROOT = Path(__file__).parents[2]
 

@@ -1,4 +1,3 @@
-import json
 import os
 import shutil
 import subprocess
@@ -9,13 +8,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.training import commands
 from tests.training.small import make_release, settings
 from training import launch
 from training.checkpoint import newest_first
 from training.data.loader import Batches
 from training.data.release import Release
 from training.pretrained import load_backbone
-from training.progress import CLOCK
 from training.schedules import at
 from training.train import Trainer, train
 
@@ -34,9 +33,8 @@ def finished(release, tmp_path_factory) -> Path:
 
 
 def rows(output: Path) -> list[dict]:
-    """Metrics without the clock."""
-    found = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in row.items() if key not in CLOCK} for row in found]
+    """Metrics without the clock, those of the health panel among them."""
+    return commands.rows(output, health=True)
 
 
 def stop_after(monkeypatch, steps: int) -> None:

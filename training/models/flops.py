@@ -1,7 +1,7 @@
 """How many floating-point operations a step needs: counted from the recipe, to compare a run with its hardware."""
 
 from training.config import Architecture, Head, Recipe
-from training.models.vit import SIZES
+from training.models.vit import SIZES, gated_width
 
 FORWARD, WITH_BACKWARD = 1, 3  # a product's gradients are two products of the same size
 
@@ -48,11 +48,7 @@ def backbone_flops(
         passes: FORWARD, or WITH_BACKWARD; the patches' own gradient is never needed.
     """
     dim, depth, _ = SIZES[model.arch]
-    if model.ffn == "swiglu":
-        hidden = (int(4 * dim * 2 / 3) + 7) // 8 * 8
-        feed_forward = 2 * dim * 3 * hidden
-    else:
-        feed_forward = 2 * dim * 8 * dim
+    feed_forward = 2 * dim * (3 * gated_width(dim) if model.ffn == "swiglu" else 8 * dim)
     total = 0.0
     for side, number in crops.items():
         patches = (side // model.patch_size) ** 2

@@ -221,7 +221,7 @@ class SwiGLU(nn.Module):
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        hidden = (int(4 * dim * 2 / 3) + 7) // 8 * 8
+        hidden = gated_width(dim)
         self.w12 = nn.Linear(dim, 2 * hidden)
         self.w3 = nn.Linear(hidden, dim)
 
@@ -229,6 +229,11 @@ class SwiGLU(nn.Module):
         """[n, D], to be normalised, to [n, D] times ``gamma``."""
         x = norm_linear(x, norm, self.w12)
         return activated_linear(x, _gated, *scaled(self.w3, gamma, x.dtype))
+
+
+def gated_width(dim: int) -> int:
+    """How wide :class:`SwiGLU` is inside."""
+    return (int(4 * dim * 2 / 3) + 7) // 8 * 8
 
 
 def _gated(x: Tensor) -> Tensor:

@@ -12,7 +12,8 @@ from PIL import Image
 from training.run_folder import EVENTS, IDENTITY
 
 _GROUPS = {"loss": "loss", "grad_norm": "gradients", "health": "health", "probe": "probe"}
-_CLOCK = ("images_per_s", "data_wait", "mfu", "peak_memory_bytes")
+# What a row says of the clock and the machine; all else in it is a function of the recipe, the release and the step.
+CLOCK = ("images_per_s", "data_wait", "mfu", "mfu_of", "peak_memory_bytes")
 
 
 class Records(Protocol):
@@ -33,7 +34,7 @@ class Records(Protocol):
 
 def tag(key: str) -> str:
     """A row's key with the group it is shown in, such as ``health/effective_rank``."""
-    if key in _CLOCK:
+    if key in CLOCK:
         return f"speed/{key}"
     for prefix, group in _GROUPS.items():
         if key.startswith(prefix):

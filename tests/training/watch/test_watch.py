@@ -17,12 +17,12 @@ from training import run_folder
 from training.config import TrainConfig
 from training.data.loader import Batches
 from training.data.release import Release
-from training.progress import CLOCK
 from training.schedules import at
 from training.train import Trainer, train
 from training.watch.alarms import Alarms
 from training.watch.page import alarm_spans, build, points
 from training.watch.probe import KNNProbe
+from training.watch.records import CLOCK
 from training.watch.watch import Watch
 
 WHOLE = {"arch": "vit_nano", "patch_size": 8, "image_size": 32, "layer_scale": 1.0}
