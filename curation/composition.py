@@ -64,7 +64,9 @@ def nominal(units: int, each: int | None, total: int | None) -> tuple[int | None
     return retrieved, asked if total is None else min(asked, total)
 
 
-def composition(recipe: Mapping[str, Any], counts: Mapping[str, Mapping[str, Any]], unique: Mapping[str, int]) -> list[Row]:
+def composition(
+    recipe: Mapping[str, Any], counts: Mapping[str, Mapping[str, Any]], unique: Mapping[str, int]
+) -> list[Row]:
     """A row a set, in the order of the recipe.
 
     Args:

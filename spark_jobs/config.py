@@ -337,8 +337,8 @@ class CurationConfig(Section):
         for name, queries in recipe.retrieve.sets.items():
             if queries.method == "as_is" and (held := recipe.retrieve.collection(name)) in recipe.dedup.against:
                 raise ValueError(
-                    f"recipe.retrieve.sets.{name} takes {held!r} as it is, and recipe.dedup.against keeps its copies out; "
-                    "name it in one of the two"
+                    f"recipe.retrieve.sets.{name} takes {held!r} as it is, and recipe.dedup.against keeps its copies "
+                    "out; name it in one of the two"
                 )
         if BLOCKED_DOMAINS in self.sources.lists:
             raise ValueError(f"sources.lists.{BLOCKED_DOMAINS}: the recipe's own rules bear this name; choose another")

@@ -24,6 +24,7 @@ from spark_jobs.near_exact import place
 from spark_jobs.stage import Context
 from spark_jobs.tables import Tables
 
+JUDGED = ("reason", "evidence", "score", "threshold")
 _UNLIMITED = {"min_side": 1, "max_aspect": 1e9, "min_entropy": 0.0}
 _PLACE = ("path", "shard", "offset_bytes", "size_bytes")
 
@@ -40,7 +41,11 @@ def judge_own_images(context: Context, kept: DataFrame) -> tuple[DataFrame, dict
         released; and what the detectors found, for the record.
     """
     spark, store = context.spark, context.store
-    members = _members(context).join(kept.select("image_id"), "image_id", "left_anti")
+    if not (names := _collections(context)):
+        for table in (schema.OWN_IMAGES, schema.OWN_DETECTIONS):
+            store.write(table, table.schema.empty_table(), context.run)
+        return store.frame(spark, schema.OWN_IMAGES).select("image_id", *JUDGED), {}
+    members = _members(context, names).join(kept.select("image_id"), "image_id", "left_anti")
     spread = members.join(_refused(context), "image_id", "left")
     spread = spread.repartition(context.config.runtime.partitions, "image_id")
     located = spread.sortWithinPartitions("shard", "offset_bytes")
@@ -57,10 +62,8 @@ def judge_own_images(context: Context, kept: DataFrame) -> tuple[DataFrame, dict
     looked = look_at(context, own.where("reason is null"), schema.OWN_DETECTIONS)
     judged = own.join(looked.verdicts, "image_id", "left")
     columns = [
-        F.coalesce(name, f"found_{name}").alias(name) if name == "reason" else
-        F.when(F.col("reason").isNull(), F.col(f"found_{name}")).otherwise(F.col(name)).alias(name)
-        for name in ("reason", "evidence", "score", "threshold")
-    ]  # fmt: skip
+        F.when(F.col("reason").isNull(), F.col(f"found_{name}")).otherwise(F.col(name)).alias(name) for name in JUDGED
+    ]
     return judged.select("image_id", *columns), {"own_detections": looked.metrics.get("detections", {})}
 
 
@@ -70,10 +73,14 @@ def with_own_images(context: Context, columns: tuple[str, ...], pool: DataFrame)
     return pool.select("image_id", *columns).unionByName(own.select("image_id", *columns))
 
 
-def _members(context: Context) -> DataFrame:
-    """One place for every image of the sets taken as they are."""
+def _collections(context: Context) -> list[str]:
+    """The collections of the sets taken as they are."""
     recipe = context.config.recipe.retrieve
-    names = [recipe.collection(name) for name, queries in recipe.sets.items() if queries.method == "as_is"]
+    return sorted({recipe.collection(name) for name, queries in recipe.sets.items() if queries.method == "as_is"})
+
+
+def _members(context: Context, names: list[str]) -> DataFrame:
+    """One place for every image of some collections."""
     rows = context.store.frame(context.spark, schema.COLLECTIONS).where(F.col("collection").isin(names))
     rows = rows.withColumn("path", F.concat_ws(":", "collection", "path"))
     return rows.groupBy("image_id").agg(F.min(F.struct(*_PLACE)).alias("place")).select("image_id", "place.*")

@@ -9,6 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from curation import schema
@@ -18,12 +19,10 @@ from curation.selection import concepts
 from curation.selection.policy import Limits, Selected, Taken, select
 from curation.selection.retrieval import cluster_based, drawn_from, everything
 from spark_jobs.ledger import ledger_rows
-from spark_jobs.own_images import judge_own_images
+from spark_jobs.own_images import JUDGED, judge_own_images
 from spark_jobs.pool_search import search_pool
 from spark_jobs.stage import Context, Stage, main
 from spark_jobs.tables import Outcome
-
-_JUDGED = ("reason", "evidence", "score", "threshold")
 
 
 def run(context: Context) -> Outcome:
@@ -36,7 +35,7 @@ def run(context: Context) -> Outcome:
     in_pool = clusters.filter(pc.equal(clusters["collection"], POOL)).sort_by("image_id")
     to_choose_from = pa.concat_tables([in_pool.select(["image_id", "cluster"]), _admitted(own, clusters)])
 
-    log = _log(context, clusters, in_pool, to_choose_from["image_id"].combine_chunks())
+    log = _log(context, kept, clusters, in_pool, to_choose_from["image_id"].combine_chunks())
     store.write(schema.RETRIEVALS, log, context.run)
     limits = {name: Limits(*recipe.limits(name)) for name in recipe.sets}
     chosen = select(log, to_choose_from, limits, recipe.seed, recipe.policy)
@@ -47,12 +46,12 @@ def run(context: Context) -> Outcome:
     dropped = spark.createDataFrame(chosen.dropped)
     decided = selected.unionByName(dropped).join(best, "image_id", "left")
     decided = decided.withColumns({"evidence": F.lit(None).cast("string"), "threshold": F.lit(None).cast("double")})
-    decided = decided.withColumn("score", F.col("similarity").cast("double")).select("image_id", *_JUDGED)
-    refused = judged.where("reason is not null").select("image_id", *_JUDGED)
+    decided = decided.withColumn("score", F.col("similarity").cast("double")).select("image_id", *JUDGED)
+    refused = judged.where("reason is not null").select("image_id", *JUDGED)
     rows = ledger_rows(
         decided.unionByName(refused),
         image_id="image_id",
-        **{name: name for name in _JUDGED},
+        **{name: name for name in JUDGED},
         model=F.lit(store.runs()["embed"].metrics[recipe.model]["digest"]),
     )
     metrics = {
@@ -76,22 +75,23 @@ def _admitted(own: pa.Table, clusters: pa.Table) -> pa.Table:
     return pa.table({"image_id": ids, "cluster": rows["cluster"]})
 
 
-def _log(context: Context, clusters: pa.Table, in_pool: pa.Table, there: pa.Array) -> pa.Table:
+def _log(context: Context, kept: DataFrame, clusters: pa.Table, in_pool: pa.Table, there: pa.Array) -> pa.Table:
     """Every candidate of every set, among the pool and the images ``there``."""
-    store, recipe = context.store, context.config.recipe.retrieve
+    recipe = context.config.recipe.retrieve
     if not recipe.sets:
         return everything(POOL, in_pool["image_id"].to_pylist())
-    members = store.table("collections", columns=["collection", "image_id"])
+    members = context.store.table("collections", columns=["collection", "image_id"])
     wanted: dict[str, int] = {}
     for name, queries in recipe.sets.items():
         collection = recipe.collection(name)
         if not len(_of(members, collection)):
             raise ValueError(
-                f"recipe.retrieve.sets.{name} draws by {collection!r}, but sources.collections.{collection} holds no image"
+                f"recipe.retrieve.sets.{name} draws by {collection!r}, but sources.collections.{collection} holds no "
+                "image"
             )
         if queries.method == "sample":
             wanted[collection] = max(recipe.candidates(name), wanted.get(collection, 0))
-    found = search_pool(context, store.kept(context.spark, "cluster"), wanted) if wanted and len(in_pool) else {}
+    found = search_pool(context, kept, wanted) if wanted and len(in_pool) else {}
     ids = in_pool["image_id"].to_pylist()
     logs = [schema.RETRIEVALS.schema.empty_table()]
     for name, queries in recipe.sets.items():
@@ -149,7 +149,7 @@ def notes(metrics: dict[str, Any]) -> list[str]:
         at = ", ".join(f"{cluster} ({count:,})" for cluster, count in metrics["concepts"][name])
         lines.append(
             f"{name}: {taken['nominal']:,} asked for, {taken['rows']:,} taken, {taken['distinct']:,} different, "
-            f"{taken['credited']:,} under its name; most of it in clusters {at}"
+            f"{taken['credited']:,} under its name; it lies mostly in clusters {at or 'unknown'}"
         )
     return lines
 

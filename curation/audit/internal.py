@@ -131,8 +131,8 @@ def _lineage(store: Store, manifest: Manifest) -> Check:
 def _decisions(store: Store, manifest: Manifest, released: pa.Array, from_pool: pa.Array) -> Check:
     """Every released image was kept by every stage that decides on images, and dropped by none.
 
-    Of sets that are taken as they are, stages before ``retrieve`` decide on nothing, whatever they say of a pool's image
-    with the same bytes.
+    Of sets taken as they are, stages before ``retrieve`` decide on nothing, whatever they say of an image of the
+    pool with the same bytes.
     """
     offences: list[str] = []
     everything = released

@@ -13,8 +13,8 @@ _HALF_TO_SINGLE = np.float32(2.0**112)  # a float16's exponent, read as a float3
 def best_rows(base: np.ndarray, queries: np.ndarray, rows: np.ndarray, k: int) -> Matches:
     """The k candidates of every query with the highest similarity.
 
-    A similarity that lands in a table is a float64 sum in one order, which takes several times as long as one in float32
-    in any order. So the latter tells which candidates are too far below the k-th to be among the best.
+    A similarity that lands in a table is a float64 sum in one order, which takes several times as long as one in
+    float32 in any order. So the latter tells which candidates are too far below the k-th to be among the best.
 
     Args:
         base: [n, d] float16, also a memory map.

@@ -149,8 +149,8 @@ def concepts(before: Sequence[int], after: Sequence[int], marks: Mapping[str, Se
         for number, part in enumerate(bins):
             if held := max(queries[i] for i in part):
                 marked.append(
-                    f'<rect x="{LEFT + (number + 0.08) * width:.2f}" y="{y + 6}" width="{0.84 * width:.2f}" height="11" '
-                    f'fill="{PALETTE[2]}" opacity="{0.25 + 0.75 * held / most:.2f}"/>'
+                    f'<rect x="{LEFT + (number + 0.08) * width:.2f}" y="{y + 6}" width="{0.84 * width:.2f}" '
+                    f'height="11" fill="{PALETTE[2]}" opacity="{0.25 + 0.75 * held / most:.2f}"/>'
                 )
     what = "clusters, the largest first" if len(bins) == len(before) else f"{len(before):,} clusters, the largest first"
     marked.append(f'<text x="{WIDE - RIGHT}" y="{floor + 16}" text-anchor="end">{what}</text>')

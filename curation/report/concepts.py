@@ -66,7 +66,9 @@ def measured(store: Store, found: Collected, thumbnails: Thumbnails) -> Concepts
     filled = order[before[order] > 0]
     shown = [*filled[:_ENDS], *filled[max(_ENDS, len(filled) - _ENDS) :]]
     examples = [
-        _example(f"{'Large' if i < _ENDS else 'Small'} cluster {c}", np.flatnonzero(of_pool == c), ids, taken, thumbnails)
+        _example(
+            f"{'Large' if i < _ENDS else 'Small'} cluster {c}", np.flatnonzero(of_pool == c), ids, taken, thumbnails
+        )
         for i, c in enumerate(shown)
     ]
     hidden = max(0, len(run.recipe["sets"]) - _SETS)

@@ -1,11 +1,11 @@
 """Retrieval from a shard: ours beside faiss, by IVF-PQ with exact scores and by exact search.
 
-The data are those of ``tests.benchmarks._descriptors``, parted at random into a base and queries. Ours is what a task of
-``retrieve`` does: :func:`curation.neighbours.search.search_shards` on a shard that lies on the disk, float16, mapped into
-memory, ids in the answer. The peer is ``IndexIVFPQ`` with ``IndexRefineFlat`` on float32 vectors in memory, with as many
-lists and bytes a code, trained on the same vectors. Both are set to the least time that reaches the recall asked for:
-of lists searched and candidates scored again, all pairs are tried on a share of the queries. Recall is the share of the
-true k nearest by exact arithmetic that are found. Building is told, and not part of the speedup.
+The data are those of ``tests.benchmarks._descriptors``, parted at random into a base and queries. Ours is what a task
+of ``retrieve`` does: :func:`curation.neighbours.search.search_shards` on a shard that lies on the disk, float16, mapped
+into memory, ids in the answer. The peer is ``IndexIVFPQ`` with ``IndexRefineFlat`` on float32 vectors in memory, with
+as many lists and bytes a code, trained on the same vectors. Both are set to the least time that reaches the recall
+asked for: numbers of lists searched and of candidates scored again are tried on a share of the queries. Recall is the
+share of the true k nearest by exact arithmetic that are found. Building is told, and is not part of the speedup.
 """
 
 import argparse
@@ -69,7 +69,10 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         coded, keys = by_codes(base, queries, truth, Path(folder), options)
         exact = flat(base, queries[: options.flat_queries], truth, Path(folder), options)
-    per_s = {"queries_per_s": len(queries) / coded.median_s(), "queries_per_s_flat": options.flat_queries / exact.median_s()}
+    per_s = {
+        "queries_per_s": len(queries) / coded.median_s(),
+        "queries_per_s_flat": options.flat_queries / exact.median_s(),
+    }
     print(exact.table())
     harness.finish("retrieval", coded, coded.speedups() | exact.speedups() | keys | per_s)
     return 0

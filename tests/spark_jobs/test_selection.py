@@ -120,11 +120,19 @@ def test_the_release_holds_them_and_stands_every_check(chosen, ids):
     assert (new.metadata["set"], new.metadata["method"], new.metadata["urls"]) == ("album", "as_is", [])
     assert released[ids["pool0"]].metadata["urls"], "the pool knows where it was met"
     assert released[ids["face"]].metadata["blurred"], "nobody screened it but for this set"
-    checks = external_checks(release, 1) + internal_checks(store, release.manifest, release.index["image_id"].combine_chunks())
+    checks = external_checks(release, 1) + internal_checks(
+        store, release.manifest, release.index["image_id"].combine_chunks()
+    )
     checks += safety_checks(release.manifest, release.index, store, None)
     failed = [(check.name, check.findings) for check in checks if check.status == Status.FAIL]
     assert not failed
-    assert {c.name for c in checks if c.status == Status.PASS} >= {"decisions", "provenance", "funnel", "contamination", "faces"}
+    assert {c.name for c in checks if c.status == Status.PASS} >= {
+        "decisions",
+        "provenance",
+        "funnel",
+        "contamination",
+        "faces",
+    }
     assert explain(store, ids["new2"])[0].outcome == "released as it was found"
 
 
@@ -134,7 +142,11 @@ def test_the_composition_adds_up_to_the_release(chosen, capsys):
     release = ReleaseReader(config.release)
     assert sum(row.unique for row in rows.values()) == release.manifest.images
     num_queries = len({r["image_id"] for r in store.table("collections").to_pylist() if r["collection"] == "queries"})
-    assert (rows["near"].images, rows["near"].retrieved, rows["near"].final) == (num_queries, 3 * num_queries, 3 * num_queries)
+    assert (rows["near"].images, rows["near"].retrieved, rows["near"].final) == (
+        num_queries,
+        3 * num_queries,
+        3 * num_queries,
+    )
     taken = store.runs()["retrieve"].metrics["sets"]
     assert taken["near"]["rows"] == 3 * num_queries >= taken["near"]["distinct"]
     assert rows["clusters"].retrieved % 20 == 0
@@ -159,7 +171,9 @@ def test_by_unique_each_query_gets_its_share_from_further_away(chosen, pocket, a
     shutil.copytree(Path(config.store).parent, tmp_path / "run")
     sets = {name: dict(queries) for name, queries in SETS.items()}
     overrides = ["recipe.retrieve.sets={}", *(f"recipe.retrieve.sets.{n}={json.dumps(s)}" for n, s in sets.items())]
-    other = pocket.config(tmp_path / "run", f"sources.collections.album={album}", *overrides, "recipe.retrieve.policy=unique")
+    other = pocket.config(
+        tmp_path / "run", f"sources.collections.album={album}", *overrides, "recipe.retrieve.policy=unique"
+    )
     run_stages(other, until="retrieve")
     store = Tables(other.store)
     near = store.runs()["retrieve"].metrics["sets"]["near"]

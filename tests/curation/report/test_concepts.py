@@ -23,7 +23,11 @@ def test_measures_picture_and_examples(world, found):
     pool = [i for i in range(30) if i not in (20, 21, 22, 23, 24, 25, 26, 27)]
     assert shown.measures[0] == ("images", len(pool), len(world.released))
     assert shown.measures[1][1:] == (3, 3)
-    assert {group.title.split(":")[0] for group in shown.examples} == {"Large cluster 0", "Large cluster 1", "Large cluster 2"}
+    assert {group.title.split(":")[0] for group in shown.examples} == {
+        "Large cluster 0",
+        "Large cluster 1",
+        "Large cluster 2",
+    }
     assert sum(group.total for group in shown.examples) == len(pool)
     captions = {p.image_id: p.captions[0] for group in shown.examples for p in group.pictures}
     assert captions[world.ids[0]] == "selected"

@@ -160,7 +160,10 @@ def test_images_that_are_added_displace_no_more_than_they_are(seed, num_added, p
 
     def chosen(keep):
         rows = [
-            (name, None, ids[i], 1, 0.5, "cluster") for name, among in drawn.items() for i in keep if cluster[i] in among
+            (name, None, ids[i], 1, 0.5, "cluster")
+            for name, among in drawn.items()
+            for i in keep
+            if cluster[i] in among
         ]
         table = pa.table({"image_id": [ids[i] for i in keep], "cluster": pa.array(cluster[keep], pa.int32())})
         return select(_log(*rows), table, limits, seed, policy)
