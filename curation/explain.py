@@ -17,7 +17,7 @@ from curation.schema import DROP, STAGES, Reason
 from curation.store import Store
 
 _OF_THE_IMAGE = STAGES[STAGES.index("screen") :]  # before it, a stage decides on a URL or a file
-_OF_THE_DECISION = ("reason", "detail", "score", "threshold")  # columns of `screened` that the ledger shows
+_OF_THE_DECISION = ("reason", "detail", "evidence", "score", "threshold")  # columns of images that the ledger shows
 _PREFIX = re.compile(r"[0-9a-f]{8,32}")
 _ID = re.compile(r"[0-9a-f]{32}")
 _NAMES_AN_IMAGE = ("evidence", "component", "representative", "witness", "query_id")
@@ -76,10 +76,10 @@ def _image(store: Store, image_id: str, url: str | None) -> Explanation:
     decisions = _decisions(store, met)
     # a URL that was fetched twice may have given another image: its later decisions are not about this one
     decisions = [row for row in decisions if row["image_id"] in (None, image_id)]
-    image = _rows(store, "images", mine) + _rows(store, "screened", mine)
+    image = _rows(store, "own_images", mine) + _rows(store, "images", mine) + _rows(store, "screened", mine)
     component = _rows(store, "components", mine)
     retrievals = sorted(_rows(store, "retrievals", mine), key=_by_rank)
-    detections = _rows(store, "detections", mine)
+    detections = _rows(store, "detections", mine) + _rows(store, "own_detections", mine)
     known_as = _known_as(store, [*decisions, *component, *retrievals])
     return Explanation(
         image_id=image_id,

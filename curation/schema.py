@@ -297,9 +297,29 @@ RETRIEVALS = Table(
         image_id=pa.string(),
         rank=pa.int32(),
         similarity=pa.float32(),
-        source=pa.string(),  # sample | cluster | all
+        source=pa.string(),  # sample | cluster | as_is | all
     ),
 )
+
+OWN_IMAGES = Table(
+    "own_images",  # images of the sets taken as they are that the pool, as deduplication left it, does not hold
+    _schema(
+        image_id=pa.string(),
+        path=pa.string(),  # "<collection>:<path in it>"
+        shard=pa.string(),  # as in images
+        offset_bytes=pa.int64(),
+        size_bytes=pa.int64(),
+        format=pa.string(),  # this and the next two as in screened
+        width=pa.int64(),
+        height=pa.int64(),
+        reason=pa.string(),  # why it may not be released; null for one that may
+        evidence=pa.string(),
+        score=pa.float64(),
+        threshold=pa.float64(),
+    ),
+)
+
+OWN_DETECTIONS = Table("own_detections", DETECTIONS.schema)  # what the detectors of the screening found in them
 
 SELECTION = Table(
     "selection",
@@ -352,7 +372,8 @@ TABLES = {
     table.name: table
     for table in (
         LINKS, FILES, IMAGES, SCREENED, DETECTIONS, SIGHTINGS, ROBOTS, FETCHES, DECISIONS, COLLECTIONS, TILES,
-        EDGES, REFERENCES, COMPONENTS, FOREST, CENTROIDS, CLUSTERS, RETRIEVALS, SELECTION, TAKEDOWNS, RUNS,
+        EDGES, REFERENCES, COMPONENTS, FOREST, CENTROIDS, CLUSTERS, RETRIEVALS, OWN_IMAGES, OWN_DETECTIONS, SELECTION,
+        TAKEDOWNS, RUNS,
     )
 }  # fmt: skip
 

@@ -169,12 +169,34 @@ class Cluster(Section):
     seed: int = 0
 
 
-class QuerySet(Section):
-    """How one query set draws images from the pool (paper, section 3: data retrieval)."""
+class Published(Section):
+    """What a paper's table says of a set; the report compares, and nothing else depends on it."""
 
-    method: Literal["sample", "cluster"]
-    k: int = Field(4, gt=0)  # sample: neighbours of each query image
+    task: str
+    dataset: str
+    split: str | None = None
+    images: int = Field(gt=0)  # of the set
+    retrieved: int | None = Field(None, gt=0)  # before the set's cap; None: taken as it is
+    final: int = Field(gt=0)  # in the data set
+
+
+class QuerySet(Section):
+    """How one query set draws images from the pool (paper, section 3: data retrieval), or is taken as it is."""
+
+    method: Literal["sample", "cluster", "as_is"]
+    collection: str | None = None  # of sources.collections; None: the one that bears the set's name
+    k: int = Field(4, gt=0)  # sample: images for each query image
+    candidates: int | None = Field(None, gt=0)  # sample: neighbours looked for; None: k, by policy unique 4 k
     min_queries: int = Field(4, gt=0)  # cluster: a cluster with at least this many query images is drawn from
+    take: int | None = Field(None, gt=0)  # cluster: images from one cluster; None: per_cluster
+    cap: int | None = Field(None, gt=0)  # images of the set; None: per_collection by cluster, else no limit
+    published: Published | None = None
+
+    @model_validator(mode="after")
+    def _candidates_are_enough(self) -> "QuerySet":
+        if self.candidates is not None and self.candidates < self.k:
+            raise ValueError(f"candidates {self.candidates} are fewer than k {self.k}; give as many or more")
+        return self
 
 
 class Search(Section):
@@ -193,11 +215,29 @@ class Retrieve(Section):
     """Selection of the release: by query sets, or everything where there are none."""
 
     model: str
-    sets: dict[str, QuerySet] = {}  # collection -> how it draws
+    sets: dict[str, QuerySet] = {}  # name -> how it draws
     search: Search = Search()
-    per_cluster: int = Field(10_000, gt=0)  # cluster-based images from one cluster, for each set
-    per_collection: int = Field(1_000_000, gt=0)  # cluster-based images of one set
+    # paper: each query and cluster takes its share, collisions count; unique: an image that is taken is passed over
+    policy: Literal["paper", "unique"] = "paper"
+    per_cluster: int = Field(10_000, gt=0)  # images from one cluster for a set that says no other
+    per_collection: int = Field(1_000_000, gt=0)  # images of a set by cluster that says no other
     seed: int = 0
+
+    def collection(self, name: str) -> str:
+        """The collection behind a set."""
+        return self.sets[name].collection or name
+
+    def candidates(self, name: str) -> int:
+        """How many neighbours of a query of a set are looked for."""
+        queries = self.sets[name]
+        return queries.candidates or queries.k * (4 if self.policy == "unique" else 1)
+
+    def limits(self, name: str) -> tuple[int | None, int | None]:
+        """What a set may take: images for each query or from each cluster, and images in all."""
+        queries = self.sets[name]
+        if queries.method == "cluster":
+            return queries.take or self.per_cluster, queries.cap or self.per_collection
+        return queries.k if queries.method == "sample" else None, queries.cap
 
 
 class Publish(Section):
@@ -286,7 +326,7 @@ class CurationConfig(Section):
         for key, names, there in (
             ("dedup.against", recipe.dedup.against, collections | stores),
             ("dedup.normalise.background", [n.background] if (n := recipe.dedup.normalise) else [], collections),
-            ("retrieve.sets", recipe.retrieve.sets, collections),
+            ("retrieve.sets", [recipe.retrieve.collection(name) for name in recipe.retrieve.sets], collections),
         ):
             for name in names:
                 if name not in there:
@@ -294,6 +334,12 @@ class CurationConfig(Section):
                     raise ValueError(
                         f"recipe.{key} names {name!r}; add sources.collections.{name}=PATH{other} or remove it"
                     )
+        for name, queries in recipe.retrieve.sets.items():
+            if queries.method == "as_is" and (held := recipe.retrieve.collection(name)) in recipe.dedup.against:
+                raise ValueError(
+                    f"recipe.retrieve.sets.{name} takes {held!r} as it is, and recipe.dedup.against keeps its copies "
+                    "out; name it in one of the two"
+                )
         if BLOCKED_DOMAINS in self.sources.lists:
             raise ValueError(f"sources.lists.{BLOCKED_DOMAINS}: the recipe's own rules bear this name; choose another")
         if unfit := sorted(name for name in collections | stores if "@" in name):

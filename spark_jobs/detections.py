@@ -13,7 +13,7 @@ from pyspark.sql.pandas.types import from_arrow_schema
 from curation import schema
 from curation.safety.base import NSFW, UNSEEN, Detector, load_detector
 from curation.safety.findings import as_evidence, finding_rows, record
-from curation.schema import Reason
+from curation.schema import Reason, Table
 from curation.store import Store
 from spark_jobs.config import Screen
 from spark_jobs.near_exact import place
@@ -48,12 +48,13 @@ class Looked:
     metrics: dict[str, Any]
 
 
-def look_at(context: Context, images: DataFrame) -> Looked:
-    """Write ``detections`` for the images that are to be kept.
+def look_at(context: Context, images: DataFrame, table: Table = schema.DETECTIONS) -> Looked:
+    """Write what the detectors find in the images that are to be kept.
 
     Args:
         context: of the stage.
         images: image_id, shard, offset_bytes, size_bytes.
+        table: with the columns of ``detections``.
 
     Raises:
         ValueError: a detector cannot be loaded.
@@ -61,9 +62,9 @@ def look_at(context: Context, images: DataFrame) -> Looked:
     spark, store, recipe = context.spark, context.store, context.config.recipe.screen
     detectors = _loaded(recipe)
     if not detectors:
-        store.write(schema.DETECTIONS, schema.DETECTIONS.schema.empty_table(), context.run)
+        store.write(table, table.schema.empty_table(), context.run)
         return Looked(spark.createDataFrame([], from_arrow_schema(_OF_IMAGES)), None, {})
-    uri, kinds = store.uri, from_arrow_schema(schema.DETECTIONS.schema)
+    uri, kinds = store.uri, from_arrow_schema(table.schema)
 
     def find(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         cv2.setNumThreads(1)  # the tasks are the parallelism
@@ -76,10 +77,8 @@ def look_at(context: Context, images: DataFrame) -> Looked:
 
     placed = images.select("image_id", "shard", "offset_bytes", "size_bytes")
     spread = placed.repartition(context.config.runtime.partitions, "image_id")
-    store.write(
-        schema.DETECTIONS, spread.sortWithinPartitions("shard", "offset_bytes").mapInArrow(find, kinds), context.run
-    )
-    findings = store.frame(spark, schema.DETECTIONS)
+    store.write(table, spread.sortWithinPartitions("shard", "offset_bytes").mapInArrow(find, kinds), context.run)
+    findings = store.frame(spark, table)
     return Looked(
         verdicts=_verdicts(findings, recipe.nsfw_threshold),
         models=" ".join(detector.digest for detector in detectors.values()),

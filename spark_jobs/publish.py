@@ -26,6 +26,7 @@ from curation.store import Run, Store, locate
 from curation.whole_files import whole_file
 from spark_jobs.config import CurationConfig
 from spark_jobs.ledger import ledger_rows
+from spark_jobs.own_images import with_own_images
 from spark_jobs.sources import base_folder
 from spark_jobs.stage import Context, Stage, main
 from spark_jobs.tables import Outcome
@@ -99,10 +100,12 @@ def _selected(context: Context) -> DataFrame:
     spark, store = context.spark, context.store
     selection = store.frame(spark, schema.SELECTION).select("image_id", "collection", "source", "cluster")
     kept = store.kept(spark, "retrieve").select("image_id")
-    images = store.frame(spark, schema.IMAGES)
-    screened = store.frame(spark, schema.SCREENED).select("image_id", "format", "width", "height")
+    images = with_own_images(context, ("shard", "offset_bytes", "size_bytes"), store.frame(spark, schema.IMAGES))
+    screened = with_own_images(context, ("format", "width", "height"), store.frame(spark, schema.SCREENED))
+    own = store.frame(spark, schema.OWN_IMAGES).select("image_id", "path")
     sightings = (
         store.frame(spark, schema.SIGHTINGS)
+        .unionByName(own, allowMissingColumns=True)
         .groupBy("image_id")
         .agg(
             F.array_sort(F.collect_set("url")).alias("urls"),
@@ -114,6 +117,7 @@ def _selected(context: Context) -> DataFrame:
     blur = context.config.recipe.publish.blur
     boxes = (
         store.frame(spark, schema.DETECTIONS)
+        .unionByName(store.frame(spark, schema.OWN_DETECTIONS))
         .where(F.col("label").isin(blur) & F.col("x").isNotNull())
         .groupBy("image_id")
         .agg(F.array_sort(F.collect_set(F.array("x", "y", "width", "height"))).alias("boxes"))
@@ -137,7 +141,9 @@ def _safety(store: Store, screen: Run, labels: list[str], index: pa.Table) -> Sa
     blurred = Blurred(labels=labels, images=len(regions), regions=sum(regions)) if found & set(labels) else None
     nsfw = None
     if "nsfw" in found:
-        scored = store.table("detections", ["image_id", "score"], pc.field("label") == "nsfw")
+        tables = (schema.DETECTIONS.name, schema.OWN_DETECTIONS.name)
+        parts = [store.table(name, ["image_id", "score"], pc.field("label") == "nsfw") for name in tables]
+        scored = pa.concat_tables(parts)
         scores = scored.filter(pc.is_in(scored["image_id"], index["image_id"].combine_chunks()))["score"]
         nsfw = Nsfw(threshold=screen.recipe["nsfw_threshold"], highest=pc.max(scores).as_py())
     return Safety(detectors=detectors, blurred=blurred, nsfw=nsfw)
@@ -237,7 +243,7 @@ def is_whole(config: CurationConfig, run_id: str) -> bool:
 
 STAGE = Stage(
     name="publish",
-    version=3,
+    version=4,
     after="retrieve",
     writes=lambda _: (),
     run=run,

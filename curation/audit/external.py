@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+from curation.audit.internal import takes_sets_as_they_are
 from curation.audit.report import Check, judged, missing
 from curation.release.manifest import Manifest
 from curation.release.reader import ReleaseReader
@@ -69,7 +70,8 @@ def _leaks(manifest: Manifest) -> Iterable[str]:
             yield f"{stage}: {run.rows_in} rows in, {run.kept} kept + {sum(run.dropped.values())} dropped"
     for before, stage in zip(manifest.stages, manifest.stages[1:], strict=False):
         taken, kept = runs[stage].rows_in, runs[before].kept
-        imports = stage == "index"  # beside the downloads it takes in the user's own files
+        # beside the downloads index takes in the user's own files, and retrieve the sets that are taken as they are
+        imports = stage == "index" or (stage == "retrieve" and takes_sets_as_they_are(manifest))
         if taken < kept or (taken > kept and not imports):
             yield f"{before} kept {kept}, but {stage} took in {taken}"
     last = manifest.stages[-1]

@@ -33,11 +33,17 @@ def internal_checks(store: Store, manifest: Manifest, released: pa.Array) -> lis
     mine = pc.field("image_id").isin(released)
     sightings = store.table("sightings", ["image_id", "url", "rights"], mine)
     unseen = moved_on(store, manifest, "index")
+    unknown, from_pool = None, released
+    if takes_sets_as_they_are(manifest) and not (unknown := moved_on(store, manifest, "retrieve")):
+        own = store.table("own_images", ["image_id"], pc.field("reason").is_null())
+        from_pool = _without(released, own["image_id"])
     return [
         _ledger(store, manifest),
         _lineage(store, manifest),
-        _decisions(store, manifest, released),
-        missing("provenance", unseen) if unseen else _provenance(sightings, released),
+        missing("decisions", unknown) if unknown else _decisions(store, manifest, released, from_pool),
+        missing("provenance", unseen or unknown or "")
+        if unseen or unknown
+        else _provenance(sightings, released, from_pool),
         missing("rights", unseen) if unseen else _rights(sightings, manifest, released),
         _contamination(store, manifest, released),
         _takedown(store, sightings, released, unseen),
@@ -47,6 +53,13 @@ def internal_checks(store: Store, manifest: Manifest, released: pa.Array) -> lis
 def without_store() -> list[Check]:
     """The same checks where there is no store to read."""
     return [missing(name, "needs the store; pass --store") for name in NAMES]
+
+
+def takes_sets_as_they_are(manifest: Manifest) -> bool:
+    """Whether the release holds sets' own images, which no stage before ``retrieve`` has seen."""
+    section = manifest.recipe.get("retrieve")
+    sets = section.get("sets") if isinstance(section, dict) else None
+    return isinstance(sets, dict) and any(isinstance(s, dict) and s.get("method") == "as_is" for s in sets.values())
 
 
 def moved_on(store: Store, manifest: Manifest, *stages: str) -> str | None:
@@ -115,12 +128,18 @@ def _lineage(store: Store, manifest: Manifest) -> Check:
     return judged("lineage", f"{len(manifest.runs)} runs are the store's, and each reads the one before", offences)
 
 
-def _decisions(store: Store, manifest: Manifest, released: pa.Array) -> Check:
-    """Every released image was kept by every stage that decides on images, and dropped by none."""
+def _decisions(store: Store, manifest: Manifest, released: pa.Array, from_pool: pa.Array) -> Check:
+    """Every released image was kept by every stage that decides on images, and dropped by none.
+
+    Of sets taken as they are, stages before ``retrieve`` decide on nothing, whatever they say of an image of the
+    pool with the same bytes.
+    """
     offences: list[str] = []
+    everything = released
     for stage in STAGES[STAGES.index("index") :]:
         if stage not in manifest.runs:
             continue
+        released = from_pool if STAGES.index(stage) < STAGES.index("retrieve") else everything
         run = pc.field("run_id") == manifest.runs[stage].run_id
         rows = store.table("decisions", ["image_id"], run & (pc.field("decision") == KEEP))
         offences += [f"{i}: {stage} did not keep it" for i in _few(_without(released, rows["image_id"]))]
@@ -131,12 +150,12 @@ def _decisions(store: Store, manifest: Manifest, released: pa.Array) -> Check:
     if absent and not offences:
         return missing("decisions", f"the manifest names no run of {', '.join(absent)}")
     return judged(
-        "decisions", f"{len(released)} released images were kept by every stage and dropped by none", offences
+        "decisions", f"{len(everything)} released images were kept by every stage and dropped by none", offences
     )
 
 
-def _provenance(sightings: pa.Table, released: pa.Array) -> Check:
-    unseen = _without(released, sightings["image_id"])
+def _provenance(sightings: pa.Table, released: pa.Array, from_pool: pa.Array) -> Check:
+    unseen = _without(from_pool, sightings["image_id"])  # the sets' own images came from the sets' files
     offences = [f"{i}: no sighting" for i in _few(unseen)]
     measured = {"images": len(released), "sightings": sightings.num_rows, "without_sighting": len(unseen)}
     return judged("provenance", "every released image has a URL or a file it came from", offences, measured)

@@ -56,7 +56,7 @@ def _faces(manifest: Manifest, index: pa.Table, store: Store | None, seen: list[
     offences, evidence = list(seen or []), []
     if store is not None and unknown is None:
         offences += _other_detectors(store, manifest)
-        faces = store.table("detections", ["image_id"], (pc.field("label") == "face") & pc.field("x").is_valid())
+        faces = _detections(store, ["image_id"], (pc.field("label") == "face") & pc.field("x").is_valid())
         with_faces = index.filter(pc.is_in(index["image_id"], faces["image_id"].combine_chunks()))
         plain = with_faces.filter(pc.field("blurred") == 0)["image_id"].to_pylist()
         offences += [f"{image_id}: has a face and is not blurred" for image_id in plain]
@@ -80,12 +80,17 @@ def _nsfw(manifest: Manifest, index: pa.Table, store: Store | None) -> Check:
     if unknown is not None or store is None:
         return missing("nsfw", f"the manifest says that the highest score is {stated.highest}; {unknown}")
     over = (pc.field("label") == "nsfw") & (pc.field("score") >= stated.threshold)
-    rows = store.table("detections", ["image_id", "score"], over)
+    rows = _detections(store, ["image_id", "score"], over)
     rows = rows.filter(pc.is_in(rows["image_id"], index["image_id"].combine_chunks()))
     offences = [f"{row['image_id']}: score {row['score']:.3g}" for row in rows.to_pylist()]
     who = " and ".join(f"{detector.name} {detector.version}" for detector in looked.values())
     summary = f"{len(offences)} released images have a score of {stated.threshold:g} or more by {who}"
     return judged("nsfw", summary, [*offences, *_other_detectors(store, manifest)], {"images": len(index)})
+
+
+def _detections(store: Store, columns: list[str], condition: pc.Expression) -> pa.Table:
+    """Of the pool's images, and of those of the sets that are taken as they are."""
+    return pa.concat_tables([store.table(name, columns, condition) for name in ("detections", "own_detections")])
 
 
 def _unknown(store: Store | None, manifest: Manifest) -> str | None:

@@ -19,8 +19,10 @@ from typing import Any
 
 import numpy as np
 
+from curation.neighbours.candidates import best_rows
+from curation.neighbours.compute import in_order
 from curation.neighbours.finite import refuse_non_finite
-from curation.neighbours.knn import Matches, best, load_faiss, nearest, ranked
+from curation.neighbours.knn import Matches, best, load_faiss, nearest
 from curation.neighbours.quantiser import Quantiser
 from curation.neighbours.similarity import similarities_of_rows
 
@@ -28,6 +30,7 @@ _IDS, _VECTORS, _ALIVE, _INDEX, _CODEBOOK = "ids.npy", "vectors.npy", "alive.npy
 _NUM_CODES = 256  # values of a byte
 _PQ_ROUNDS = 12
 _ENCODE_ROWS = 65_536
+_QUERY_ROWS = 256  # that a thread searches for at a time; results do not depend on it
 
 
 @dataclass(frozen=True)
@@ -102,11 +105,16 @@ class Codebook:
         """Length of a vector."""
         return len(self.codes)
 
+    @cached_property
+    def centroids(self) -> np.ndarray:
+        """[num_lists, d] float32, those of the lists at unit length."""
+        return _centroids(self.quantiser)
+
     def empty_index(self) -> Any:
         """A FAISS index without vectors; its lists are chosen by the quantiser and not by FAISS."""
         faiss = load_faiss()
         coarse = faiss.IndexFlatIP(self.dim)
-        coarse.add(_centroids(self.quantiser))
+        coarse.add(self.centroids)
         num_lists = self.quantiser.num_lists
         index = faiss.IndexIVFPQ(coarse, self.dim, num_lists, self.num_bytes, 8, faiss.METRIC_INNER_PRODUCT)
         codec = _codec(self.dim, self.num_bytes)
@@ -174,24 +182,45 @@ class Shard:
             raise ValueError(f"k {k}: give 1 or more neighbours a query")
         refuse_non_finite(queries, "the queries")
         probing = probing or Probing()
-        faiss, quantiser = load_faiss(), self.codebook.quantiser
-        num_probes = min(probing.num_probes, quantiser.num_lists)
-        wanted, centroids = np.array(queries, np.float32, order="C"), _centroids(quantiser)
-        lists = quantiser.nearest(wanted, num_probes)
-        each = np.repeat(np.arange(len(queries)), num_probes)
-        to_lists = similarities_of_rows(wanted, centroids, each, lists.ravel()).reshape(lists.shape)
+        quantiser = self.codebook.quantiser
+        wanted = np.array(queries, np.float32, order="C")
+        lists = quantiser.nearest(wanted, min(probing.num_probes, quantiser.num_lists))
+
+        def of_some(start: int) -> Matches:
+            some = slice(start, start + _QUERY_ROWS)
+            rows = self._candidates(wanted[some], lists[some], k * probing.over_fetch)
+            found = best_rows(self.vectors, np.asarray(queries[some]), rows, k)
+            return Matches(found.query + start, found.row, found.similarity)
+
+        parts = list(in_order(of_some, range(0, len(queries), _QUERY_ROWS)))
+        none = Matches(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))
+        columns = ([getattr(part, name) for part in (none, *parts)] for name in ("query", "row", "similarity"))
+        return Matches(*map(np.concatenate, columns))
+
+    def _candidates(self, wanted: np.ndarray, lists: np.ndarray, num: int) -> np.ndarray:
+        """[q, num] int64, the rows that their codes say are nearest; -1 where there are fewer.
+
+        Every query's codes are scored one by one, so a query's rows do not depend on the others.
+        """
+        assert self.codebook is not None
+        faiss, num_probes = load_faiss(), lists.shape[1]
+        each = np.repeat(np.arange(len(wanted)), num_probes)
+        to_lists = similarities_of_rows(wanted, self.codebook.centroids, each, lists.ravel()).reshape(lists.shape)
         living = {}
         if self.alive is not None:
             living["sel"] = faiss.IDSelectorBitmap(np.packbits(self.alive, bitorder="little"))
         options = faiss.SearchParametersIVF(nprobe=num_probes, **living)
-        fetch = k * probing.over_fetch
-        scores, rows = np.empty((len(queries), fetch), np.float32), np.empty((len(queries), fetch), np.int64)
-        arrays = wanted, lists.astype(np.int64), to_lists, scores, rows
+        scores, rows = np.empty((len(wanted), num), np.float32), np.empty((len(wanted), num), np.int64)
+        arrays = np.ascontiguousarray(wanted), lists.astype(np.int64), to_lists, scores, rows
         x, assigned, coarse, out, labels = (faiss.swig_ptr(array) for array in arrays)
-        # what faiss wraps for Python takes no options here
-        self.index.search_preassigned_c(len(queries), x, fetch, assigned, coarse, out, labels, False, options)
-        query, column = np.nonzero(rows >= 0)
-        return ranked(self.vectors, queries, query, rows[query, column], k)
+        threads = faiss.omp_get_max_threads()
+        faiss.omp_set_num_threads(1)  # of this thread: others search for other queries
+        try:
+            # what faiss wraps for Python takes no options here
+            self.index.search_preassigned_c(len(wanted), x, num, assigned, coarse, out, labels, False, options)
+        finally:
+            faiss.omp_set_num_threads(threads)
+        return rows
 
 
 def write_shard(folder: Path, ids: Sequence[str], vectors: np.ndarray, codebook: Codebook | None = None) -> None:
@@ -305,14 +334,17 @@ class Found:
 def search_shards(shards: Sequence[Shard], queries: np.ndarray, k: int, probing: Probing | None = None) -> Found:
     """The k most similar images of every query among all shards, which share no image."""
     parts = [(shard, shard.search(queries, k, probing)) for shard in shards]
-    ids, place = np.unique(
-        np.concatenate([np.empty(0, "S1"), *(shard.ids[one.row] for shard, one in parts)]), return_inverse=True
-    )
-    ends = np.cumsum([len(one) for _, one in parts], dtype=np.int64)[:-1]
-    rows = np.split(place, ends)  # one numbering of all that was found, in the order of the ids
-    none = Matches(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))
-    numbered = [Matches(one.query, row, one.similarity) for (_, one), row in zip(parts, rows, strict=False)]
-    merged = best([none, *numbered], k)
+    if len(parts) == 1:
+        [(shard, one)] = parts
+        return Found(one.query, shard.ids[one.row], one.similarity)
+    rows = [np.unique(one.row, return_inverse=True) for _, one in parts]
+    held = [np.empty(0, "S1"), *(shard.ids[mine] for (shard, _), (mine, _) in zip(parts, rows, strict=True))]
+    ids, place = np.unique(np.concatenate(held), return_inverse=True)
+    starts = np.cumsum([len(mine) for mine in held])  # one numbering of all that was found, in the order of the ids
+    numbered = [Matches(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))]
+    for (_, one), (_, back), start in zip(parts, rows, starts, strict=False):
+        numbered.append(Matches(one.query, place[start + back], one.similarity))
+    merged = best(numbered, k)
     return Found(merged.query, ids[merged.row], merged.similarity)
 
 

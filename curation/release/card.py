@@ -38,9 +38,7 @@ configs:
 {funnel}
 
 ## What selected the images
-| source | images |
-|---|--:|
-{sources}
+{composition}
 
 An image's presence in a crawl grants no rights to it.
 
@@ -59,6 +57,7 @@ def card(
     root: str,
     funnel: Mapping[str, tuple[int, int, Mapping[str, int]]],
     sources: Sequence[Mapping[str, Any]],
+    composition: str,
     safety: str,
 ) -> str:
     """The text of ``README.md``.
@@ -71,6 +70,7 @@ def card(
         root: Merkle root, hex.
         funnel: stage to (rows in, kept, dropped by reason).
         sources: dicts with values (the source) and counts, as Arrow counts them.
+        composition: a Markdown table of what each set was asked for and gave; empty where there is no record of it.
         safety: what was looked for in the images, in sentences.
     """
     rows = [
@@ -86,12 +86,17 @@ def card(
         root=root,
         funnel="\n".join(rows),
         safety=safety,
-        sources="\n".join(f"| {_cell(source)} | {count} |" for count, source in by_source),
+        composition=composition or _counts(by_source),
         questions="\n\n".join(
             f"## {heading}\n" + "\n".join(f"- {question} *{UNANSWERED}*" for question in questions)
             for heading, questions in _QUESTIONS.items()
         ),
     )
+
+
+def _counts(by_source: Sequence[tuple[int, str]]) -> str:
+    rows = (f"| {_cell(source)} | {count} |" for count, source in by_source)
+    return "\n".join(["| source | images |", "|---|--:|", *rows])
 
 
 def _cell(text: str) -> str:

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from pydantic import Field, ValidationError
 
 from conf import Section
+from curation.composition import markdown, of_run
 from curation.release import merkle
 from curation.release.canonical import canonical_json
 from curation.release.card import card
@@ -135,7 +136,9 @@ def write_release_files(
     index_file = File(name=INDEX, **_put(fs, folder, INDEX, index_bytes(index)))
     sources = index["source"].value_counts().to_pylist()
     statement = safety.statement()
-    text = card(name, len(index), image_bytes, len(shards), root, funnel, sources, statement)
+    made_of = of_run(runs["retrieve"], {s["values"]: s["counts"] for s in sources}) if "retrieve" in runs else []
+    table = markdown(made_of) if made_of else ""
+    text = card(name, len(index), image_bytes, len(shards), root, funnel, sources, table, statement)
     tars = [shard.model_dump() for shard in shards]
     metadata = canonical_json(croissant(name, index_file.sha256, tars, INDEX_SCHEMA, statement))
     manifest = Manifest(

@@ -13,6 +13,11 @@ PALETTE = (
 )  # fmt: skip
 WIDTH, HEIGHT = 520, 280  # user units of a line chart
 LEFT, RIGHT, TOP, BOTTOM = 52, 10, 12, 36
+WIDE = 1000  # of a chart of clusters
+_PLOT, _ROW = 220, 34  # heights: of its columns, of the line of a query set
+_COLUMNS = 160
+_BELOW_ONE = 0.3  # powers of ten below 1 at which columns begin, so that one image is seen
+_POOL = "#cdd4da"
 
 
 def colours(names: Sequence[str]) -> dict[str, str]:
@@ -104,3 +109,58 @@ def ticks(low: float, high: float, wanted: int = 5) -> list[float]:
     step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= raw)
     first, last = math.floor(low / step), math.ceil(high / step)
     return [round(i * step, 12) for i in range(first, last + 1)]
+
+
+def concepts(before: Sequence[int], after: Sequence[int], marks: Mapping[str, Sequence[int]], label: str) -> Markup:
+    """Sizes of clusters on a logarithmic axis before and after a selection, and below where each query set lies.
+
+    Args:
+        before: images of each cluster, in the order in which they are drawn, from the left.
+        after: those of them, or besides them, that were selected.
+        marks: name -> queries in each cluster; drawn darker where more are.
+        label: the chart in words, for readers who do not see it.
+    """
+    bins = [list(part) for part in _parts(len(before), _COLUMNS)]
+    width = (WIDE - LEFT - RIGHT) / len(bins)
+    highest = max(1, math.ceil(math.log10(max(*before, *after, 2))))
+    floor = TOP + _PLOT
+
+    def top(value: float) -> float:
+        return floor - _PLOT * (math.log10(value) + _BELOW_ONE) / (highest + _BELOW_ONE)
+
+    marked = [
+        f'<path d="M{LEFT} {top(10**power):.1f}H{WIDE - RIGHT}" stroke="#e3e6e9"/>'
+        f'<text x="{LEFT - 6}" y="{top(10**power) + 4:.1f}" text-anchor="end">{10**power:,}</text>'
+        for power in range(highest + 1)
+    ]
+    for number, part in enumerate(bins):
+        for sizes_of, colour, inset in ((before, _POOL, 0.08), (after, KEPT, 0.26)):
+            mean = sum(sizes_of[i] for i in part) / len(part)
+            if mean > 10**-_BELOW_ONE:
+                x, y = LEFT + (number + inset) * width, top(mean)
+                marked.append(
+                    f'<rect x="{x:.2f}" y="{y:.1f}" width="{(1 - 2 * inset) * width:.2f}" height="{floor - y:.1f}" '
+                    f'fill="{colour}"/>'
+                )
+    for row, (name, queries) in enumerate(marks.items()):
+        y, most = floor + 34 + row * _ROW, max(max(queries, default=0), 1)
+        marked.append(f'<text x="{LEFT}" y="{y}">{escape(name)}</text>')
+        marked.append(f'<path d="M{LEFT} {y + 17.5}H{WIDE - RIGHT}" stroke="#e3e6e9"/>')
+        for number, part in enumerate(bins):
+            if held := max(queries[i] for i in part):
+                marked.append(
+                    f'<rect x="{LEFT + (number + 0.08) * width:.2f}" y="{y + 6}" width="{0.84 * width:.2f}" '
+                    f'height="11" fill="{PALETTE[2]}" opacity="{0.25 + 0.75 * held / most:.2f}"/>'
+                )
+    what = "clusters, the largest first" if len(bins) == len(before) else f"{len(before):,} clusters, the largest first"
+    marked.append(f'<text x="{WIDE - RIGHT}" y="{floor + 16}" text-anchor="end">{what}</text>')
+    height = floor + 28 + _ROW * len(marks)
+    return Markup(
+        '<svg class="concepts" viewBox="0 0 {} {}" role="img" aria-label="{}" font-size="12" fill="#48525c">{}</svg>'
+    ).format(WIDE, height, label, Markup("".join(marked)))
+
+
+def _parts(num: int, most: int) -> list[range]:
+    """0 to ``num`` cut into ``most`` ranges of about one length, or into single numbers where there are fewer."""
+    count = min(num, most)
+    return [range(i * num // count, (i + 1) * num // count) for i in range(count)]

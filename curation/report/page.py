@@ -10,7 +10,7 @@ import jinja2
 from markupsafe import Markup
 
 from curation.pocket_web.truth import KEEP, Truth
-from curation.report import charts, companions, copies, galleries, planted, safety
+from curation.report import charts, companions, concepts, copies, galleries, planted, safety
 from curation.report.collect import IMAGE, UNITS, Collected, Drop, Pictures, collect
 from curation.report.words import RULES, STAGE_TITLES, many, number, plain
 from curation.schema import STAGES
@@ -70,6 +70,8 @@ def build(inputs: Inputs) -> str:
         num_groups=galleries.num_groups(found),
         components=galleries.components(found, thumbnails),
         copies=copies.measured(found),
+        concepts=concepts.measured(store, found, thumbnails),
+        made_of=concepts.made_of(found),
         urls=_urls(found),
         models=_models(found),
         detectors=safety.detectors(found),

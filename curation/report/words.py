@@ -51,7 +51,7 @@ RULES = {
     "near_duplicate": "The descriptor links it to its witness: an image that stays, or by mode paper one of its group.",
     "evaluation_copy": "The copy descriptor links it, or the group it belongs to, to an image of an evaluation set.",
     "not_retrieved": "No query set asked for it.",
-    "over_cap": "A query set asked for it, but its cap was reached.",
+    "over_cap": "A query set brought it up, but had its share without it.",
     "taken_down": "Its removal was requested.",
     "unreadable": "Its bytes could not be read back.",
     "face_remains": "The detector finds a face even after blurring.",

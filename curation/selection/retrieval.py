@@ -58,28 +58,33 @@ def cluster_based(
         image_clusters: [n] cluster of every pool image.
         similarities: [n] float32, of every pool image to its centroid.
         min_queries: a cluster gives its images if it holds at least this many queries (paper: more than 3, so 4).
-        seed: of the hash order.
+        seed: of the hash order, which is each set's own.
 
     Returns:
         Rows as in ``curation.schema.RETRIEVALS``, by cluster and rank, without query id; rank counts from 1 in
         the hash order of the cluster, so that a take of n per cluster is ``rank <= n``.
     """
     image_clusters = np.asarray(image_clusters)
-    clusters, num_queries = np.unique(query_clusters, return_counts=True)
-    member = np.flatnonzero(np.isin(image_clusters, clusters[num_queries >= min_queries]))
+    member = np.flatnonzero(np.isin(image_clusters, drawn_from(query_clusters, min_queries)))
     ids = np.asarray(image_ids, object)[member]
     cluster = image_clusters[member]
-    order = np.lexsort((ids.astype(str), hash_order(ids, seed), cluster))
+    order = np.lexsort((ids.astype(str), hash_order(ids, seed, collection), cluster))
     member, ids, cluster = member[order], ids[order], cluster[order]
     starts = np.searchsorted(cluster, cluster)  # the first row of the same cluster
     rank = np.arange(len(cluster)) - starts + 1
     return _log(collection, np.full(len(ids), None), ids, rank, np.asarray(similarities)[member], "cluster")
 
 
-def everything(collection: str, image_ids: Sequence[str]) -> pa.Table:
-    """The whole pool as candidates, for a data set that is taken as it is."""
+def drawn_from(query_clusters: np.ndarray, min_queries: int) -> np.ndarray:
+    """The clusters that hold enough of the queries, ascending."""
+    clusters, num_queries = np.unique(query_clusters, return_counts=True)
+    return clusters[num_queries >= min_queries]
+
+
+def everything(collection: str, image_ids: Sequence[str], source: str = "all") -> pa.Table:
+    """All images as candidates of the first rank: of the pool, or of a set that is taken ``as_is``."""
     none = np.full(len(image_ids), None)
-    return _log(collection, none, np.asarray(image_ids, object), np.ones(len(image_ids)), none, "all")
+    return _log(collection, none, np.asarray(image_ids, object), np.ones(len(image_ids)), none, source)
 
 
 def _log(

@@ -17,6 +17,7 @@ from curation.pocket_web.truth import Case, Truth
 from curation.release.manifest import INDEX_SCHEMA, Shard, write_release_files
 from curation.release.safety import Safety
 from curation.schema import Reason
+from curation.selection.concepts import balance
 from curation.store import Store
 
 HOSTILE = 'http://shop.test/"><script>alert(1)</script>.jpg'
@@ -110,10 +111,29 @@ class World:
             {"copy": {"kind": "classical", "dim": 256}, "semantic": {"kind": "trained", "dim": 384, "digest": "d" * 64}}
         )
         self._images("dedup", alive, near | leak, {"model": "copy", "threshold": 0.6})
-        self._images("retrieve", pool, retrieve, {"model": "semantic"})
+        published = {"task": "exams", "dataset": HOSTILE, "split": None, "images": 1, "retrieved": 24, "final": 24}
+        sets = {"exam": {"method": "sample", "collection": None, "published": published}}
+        self._images("retrieve", pool, retrieve, {"model": "semantic", "sets": sets})
+        self.released = [i for i in pool if i not in retrieve]
+        self._clusters(pool)
         self._table(schema.DECISIONS, self.decisions)
         self._table(schema.RUNS, self.runs)
-        self.released = [i for i in pool if i not in retrieve]
+
+    def _clusters(self, pool: list[int]) -> None:
+        """Clusters 0, 1 and 2 by the number of the image; the exam lies in cluster 1."""
+        rows = [{"collection": "pool", "image_id": self.ids[i], "cluster": i % 3} for i in pool]
+        self._table(schema.CLUSTERS, [*rows, {"collection": "exam", "image_id": self.ids[90], "cluster": 1}])
+        self._table(
+            schema.SELECTION,
+            [
+                {"image_id": self.ids[i], "collection": "exam", "source": "sample", "rank": 1, "cluster": i % 3}
+                for i in self.released
+            ],
+        )
+        sides = {"pool": pool, "selection": self.released}
+        counted = {name: balance(np.bincount([i % 3 for i in images])) for name, images in sides.items()}
+        taken = {"rows": 25, "distinct": 20, "credited": 20, "images": 1, "retrieved": 25, "nominal": 25}
+        self.runs[-1]["metrics"] = json.dumps({"balance": counted, "sets": {"exam": taken}})
 
     def _images(self, stage: str, units, drops: dict, recipe: dict | None = None) -> None:
         rows = []

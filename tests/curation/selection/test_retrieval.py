@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 
 from curation.schema import RETRIEVALS
-from curation.selection.retrieval import cluster_based, everything, sample_based
+from curation.selection.retrieval import cluster_based, drawn_from, everything, sample_based
 
 
 def test_sample_based():
@@ -64,3 +64,15 @@ def test_no_cluster_has_enough_queries():
 def test_everything():
     assert everything("own", ["b", "a"])["image_id"].to_pylist() == ["b", "a"]
     assert len(everything("own", [])) == 0
+
+
+def test_two_sets_draw_other_images_from_one_cluster():
+    ids, clusters, similarities = _pool()
+    logs = [cluster_based(name, np.array([3] * 4), ids, clusters, similarities, 4, 0) for name in ("cars", "bikes")]
+    first = [log["image_id"].to_pylist()[:10] for log in logs]
+    assert len(set(first[0]) & set(first[1])) < 8
+    assert set(logs[0]["image_id"].to_pylist()) == set(logs[1]["image_id"].to_pylist())
+
+
+def test_clusters_drawn_from_hold_enough_queries():
+    assert drawn_from(np.array([7, 1, 7, 1, 7, 2]), 2).tolist() == [1, 7]
