@@ -380,4 +380,9 @@ TABLES = {
 
 def is_appended(name: str) -> bool:
     """Whether a table of this name holds facts that are never replaced."""
-    return name.startswith(_EMBEDDINGS) or (name in TABLES and TABLES[name].appended)
+    return is_embeddings(name) or (name in TABLES and TABLES[name].appended)
+
+
+def is_embeddings(name: str) -> bool:
+    """Whether a table of this name holds embeddings."""
+    return name.startswith(_EMBEDDINGS)

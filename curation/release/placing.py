@@ -17,6 +17,15 @@ def put_in_place(filesystem: AbstractFileSystem, new: str, place: str) -> None:
         filesystem.rm(replaced, recursive=True)
 
 
+def finish_exchange(filesystem: AbstractFileSystem, place: str) -> None:
+    """Do the rest of an exchange in whose midst the process was killed, so that there is a release again."""
+    if not filesystem.exists(place) and is_release(filesystem, partial_folder(place)):
+        filesystem.mv(partial_folder(place), place, recursive=True)
+    for leftover in (partial_folder(place), replaced_folder(place)):
+        if filesystem.exists(place) and filesystem.exists(leftover):
+            filesystem.rm(leftover, recursive=True)
+
+
 def partial_folder(place: str) -> str:
     """Where a release is made."""
     return f"{place.rstrip('/')}.partial"

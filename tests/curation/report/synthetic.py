@@ -196,7 +196,9 @@ class World:
             ]
         index = pa.Table.from_pylist(rows, schema=INDEX_SCHEMA)
         runs = Store(str(self.store)).runs()
-        write_release_files(str(folder), index, shards, len(shards), runs, {}, {"copy": "c" * 64, "semantic": "d" * 64}, Safety())
+        write_release_files(
+            str(folder), index, shards, len(shards), runs, {}, {"copy": "c" * 64, "semantic": "d" * 64}, Safety()
+        )
         return folder
 
     def write_truth(self) -> Path:
