@@ -2,7 +2,7 @@
 
 Most tables lose the rows. The ledger tells afterwards what it would tell had the takedown come before the run: a URL
 was refused by ``extract_links``, a file of the user's by ``index``, and no later stage saw the image. So its counts
-still add up, and a stage that runs again reads what the others say. Rows of other images stay, but name nobody who went.
+still add up, and a stage that runs again reads what the others say. Rows of other images stay, and name nobody else.
 """
 
 from collections.abc import Callable, Iterable, Mapping
