@@ -121,7 +121,7 @@ def measure_writing(
         def copy() -> None:
             target = _empty(root / name)
             started = [subprocess.Popen(["bash", "-c", _script(batch, target, hashed, sync)]) for batch in batches]
-            assert not any([process.wait() for process in started])
+            assert not any(process.wait() for process in started)
 
         return copy
 

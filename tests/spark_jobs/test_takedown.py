@@ -1,5 +1,6 @@
 """What was taken down is in no file any more, stays away, and everything else is as it was."""
 
+import itertools
 import json
 import shutil
 import sys
@@ -117,7 +118,7 @@ def test_runs_stay_what_they_are_and_the_audit_agrees(made, what):
     assert all(made.store.is_intact(run) for run in now.values())
     assert all(run.rows_in == run.kept + sum(run.dropped.values()) for run in now.values())
     stages = list(now)
-    for before, stage in zip(stages, stages[1:], strict=False):
+    for before, stage in itertools.pairwise(stages):
         assert now[stage].rows_in == now[before].kept + (6 if stage == "index" else 0)
     release = made.release
     checks = internal_checks(made.store, release.manifest, release.index["image_id"].combine_chunks())
