@@ -3,7 +3,7 @@
 import argparse
 import json
 import re
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -15,6 +15,7 @@ from curation.release.printable import printable
 from curation.report.words import many, of_its_group
 from curation.schema import DROP, STAGES, Reason
 from curation.store import Store
+from curation.takedown.tombstones import Tombstones, is_id, tombstones
 
 _OF_THE_IMAGE = STAGES[STAGES.index("screen") :]  # before it, a stage decides on a URL or a file
 _OF_THE_DECISION = ("reason", "detail", "evidence", "score", "threshold")  # columns of images that the ledger shows
@@ -32,6 +33,9 @@ def explain(store: Store, subject: str) -> list[Explanation]:
     Raises:
         ValueError: the store does not know it, or the prefix is not unique.
     """
+    stones = tombstones(store)
+    if stones is not None and (gone := _taken_down(store, stones, subject)) is not None:
+        return [gone]
     if _PREFIX.fullmatch(subject):
         return [_image(store, _complete(store, subject), None)]
     for url in _spellings(subject):
@@ -52,7 +56,10 @@ def _complete(store: Store, prefix: str) -> str:
     tables = ("images", "decisions", "collections")
     ids = {i for name in tables for i in store.table(name, ["image_id"], starts)["image_id"].to_pylist()}
     if not ids:
-        raise ValueError(f"{store.uri}: no image id begins with {prefix}; is it of this store?")
+        raise ValueError(
+            f"{store.uri}: no image id begins with {prefix}; is it of this store? Of one that was taken down give all "
+            "32 digits"
+        )
     if len(ids) > 1:
         raise ValueError(
             f"{len(ids)} image ids begin with {prefix}, {', '.join(sorted(ids)[:3])} ...; give more digits"
@@ -95,7 +102,7 @@ def _image(store: Store, image_id: str, url: str | None) -> Explanation:
         clusters=_rows(store, "clusters", mine),
         retrievals=retrievals,
         selection=_rows(store, "selection", mine),
-        takedowns=store.table("takedowns", filter=met).to_pylist(),
+        takedowns=[],
         known_as=known_as,
     )
 
@@ -119,8 +126,32 @@ def _url(store: Store, url: str) -> Explanation:
         clusters=[],
         retrievals=[],
         selection=[],
-        takedowns=_rows(store, "takedowns", mine),
+        takedowns=[],
         known_as={},
+    )
+
+
+def _taken_down(store: Store, stones: Tombstones, subject: str) -> Explanation | None:
+    """What is known of an id, URL or path that was taken down: by which request, and the decision that says so."""
+    spellings = _spellings(subject)
+    asked = [stones.of_image(subject) if is_id(subject) else None, *map(stones.of_url, spellings)]
+    tokens = pc.field("url").isin(pa.array([stones.token(text) for text in spellings], pa.string()))
+    decisions = _decisions(store, tokens)
+    request = next((request for request in asked if request is not None), None)
+    if request is None and not decisions:
+        return None
+    mine = pc.field("request") == request
+    rows = store.table("takedowns", ["kind", "request", "requested_at"], mine).to_pylist()
+    known = [dict(row) for row in sorted({tuple(sorted(row.items())) for row in rows})]
+    image_id = subject if is_id(subject) else None
+    blank = _url(store, subject)
+    return replace(
+        blank,
+        image_id=image_id,
+        url=None if image_id else subject,
+        outcome="taken down, and refused where it is met again",
+        decisions=[*blank.decisions, *decisions],
+        takedowns=known,
     )
 
 

@@ -326,7 +326,28 @@ SELECTION = Table(
     _schema(image_id=pa.string(), collection=pa.string(), source=pa.string(), rank=pa.int32(), cluster=pa.int32()),
 )
 
-TAKEDOWNS = Table("takedowns", _schema(image_id=pa.string(), url=pa.string(), requested_at=pa.string()))
+RELEASE_SHARDS = Table(
+    "release_shards",  # what the tars of the last release were made from, so that equal ones are not made again
+    _schema(
+        number=pa.int32(),
+        inputs=pa.string(),  # SHA-256 over the ids and facts of its images and the detectors that judge a blur
+        size_bytes=pa.int64(),
+        sha256=pa.string(),
+        images=pa.int64(),
+    ),
+)
+
+TAKEDOWNS = Table(
+    "takedowns",  # what is kept out, by keyed hash (curation.takedown.tombstones): it names nobody without the key
+    _schema(
+        tombstone=pa.string(),  # hex
+        kind=pa.string(),  # image | url | domain
+        request=pa.string(),  # which request asked for it; its receipt is takedowns/<request>.json of the store
+        requested_at=pa.string(),  # ISO 8601, UTC
+    ),
+    version=2,
+    appended=True,
+)
 
 
 def embeddings(model: str) -> Table:
@@ -373,11 +394,16 @@ TABLES = {
     for table in (
         LINKS, FILES, IMAGES, SCREENED, DETECTIONS, SIGHTINGS, ROBOTS, FETCHES, DECISIONS, COLLECTIONS, TILES,
         EDGES, REFERENCES, COMPONENTS, FOREST, CENTROIDS, CLUSTERS, RETRIEVALS, OWN_IMAGES, OWN_DETECTIONS, SELECTION,
-        TAKEDOWNS, RUNS,
+        RELEASE_SHARDS, TAKEDOWNS, RUNS,
     )
 }  # fmt: skip
 
 
 def is_appended(name: str) -> bool:
     """Whether a table of this name holds facts that are never replaced."""
-    return name.startswith(_EMBEDDINGS) or (name in TABLES and TABLES[name].appended)
+    return is_embeddings(name) or (name in TABLES and TABLES[name].appended)
+
+
+def is_embeddings(name: str) -> bool:
+    """Whether a table of this name holds embeddings."""
+    return name.startswith(_EMBEDDINGS)

@@ -245,6 +245,8 @@ class Publish(Section):
 
     name: str
     shard_bytes: int = Field(100_000_000, gt=0)
+    # None: as many as the store's last release, while they are half to twice as large as wished; else by shard_bytes
+    num_shards: int | None = Field(None, gt=0)
     blur: list[str] = ["face"]  # labels of the screening's detectors; what they found is made unrecognisable
     seed: int = 0
 

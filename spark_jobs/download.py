@@ -60,7 +60,7 @@ class _Web:
         self._context = context
         self._num_urls = num_urls
         self._round = 0
-        self._blocked = shared(context.spark, block_lists(context.config))
+        self._blocked = shared(context.spark, block_lists(context.config, context.store))
         self._kept: list[DataFrame] = []
         self.folder = context.store.path("shards", context.run.run_id)
         # without the limit, Spark would not see that they are empty

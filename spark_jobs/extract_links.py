@@ -25,7 +25,7 @@ from spark_jobs.steady import SteadyFile
 from spark_jobs.tables import Outcome
 
 # reasons that concern a URL on whatever page it stands; any other concerns the row alone
-_OF_THE_URL = [reason.value for reason in (*BLOCKED, Reason.PAGE_OPTED_OUT)]
+_OF_THE_URL = [reason.value for reason in (*BLOCKED, Reason.PAGE_OPTED_OUT, Reason.TAKEN_DOWN)]
 
 _Task = list[tuple[str, str, str]]  # kind, name and URI of each file
 
@@ -38,7 +38,7 @@ def run(context: Context) -> Outcome:
         OSError: a file could not be read to its end, for a reason that may pass.
     """
     spark, store = context.spark, context.store
-    link_rules, tasks = _rules(context.config), _tasks(context.config)
+    link_rules, tasks = _rules(context), _tasks(context.config)
     # one partition a task, without a shuffle; the rules, a million of them perhaps, reach each worker once
     shared = spark.sparkContext.broadcast((link_rules, tasks))
 
@@ -81,9 +81,9 @@ def run(context: Context) -> Outcome:
     return Outcome(counts["urls"] + counts["rest"], every, metrics)
 
 
-def _rules(config: CurationConfig) -> LinkRules:
-    recipe = config.recipe.extract_links
-    return LinkRules(recipe.crawl, block_lists(config), tuple(recipe.opt_out_signals), recipe.agent)
+def _rules(context: Context) -> LinkRules:
+    recipe, blocked = context.config.recipe.extract_links, block_lists(context.config, context.store)
+    return LinkRules(recipe.crawl, blocked, tuple(recipe.opt_out_signals), recipe.agent)
 
 
 def _tasks(config: CurationConfig) -> list[_Task]:

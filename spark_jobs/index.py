@@ -21,6 +21,8 @@ from curation.images.imports import imported
 from curation.images.samples import samples
 from curation.schema import Reason
 from curation.store import Store
+from curation.takedown.erase import erase_image
+from curation.takedown.tombstones import Tombstones, tombstones
 from spark_jobs.ledger import ledger_rows
 from spark_jobs.sources import list_files
 from spark_jobs.stage import Context, Stage, main
@@ -42,6 +44,7 @@ def run(context: Context) -> Outcome:
     store.write(schema.FILES, _fetched(context, fetches).unionByName(imports), context.run)
 
     files = store.frame(spark, schema.FILES)
+    _erase_refused(context, files)
     pictures = files.where(F.col("image_id").isNotNull())
     name = F.coalesce("path", "url")
     first = Window.partitionBy("image_id").orderBy(name, "shard", "offset_bytes")
@@ -64,6 +67,13 @@ def run(context: Context) -> Outcome:
     num_imported, companions = of_files[0], of_files[1] or 0
     counted = {"fetched": num_fetched, "imported": num_imported, "companions": companions}
     return Outcome(num_fetched + num_imported, rows, counted)
+
+
+def _erase_refused(context: Context, files: DataFrame) -> None:
+    """Overwrite what was refused as taken down where the store has a copy: it came before its content was known."""
+    of_ours = (F.col("reason") == Reason.TAKEN_DOWN.value) & F.col("shard").startswith("store:")
+    for row in files.where(of_ours).select("shard", "offset_bytes", "size_bytes").collect():
+        erase_image(context.store, row["shard"], row["offset_bytes"], row["size_bytes"])
 
 
 def _sightings(context: Context, pictures: DataFrame, fetches: DataFrame) -> DataFrame:
@@ -93,6 +103,7 @@ def _sightings(context: Context, pictures: DataFrame, fetches: DataFrame) -> Dat
 
 def _fetched(context: Context, fetches: DataFrame) -> DataFrame:
     uri, kinds = context.store.uri, from_arrow_schema(schema.FILES.schema)
+    taken_down = tombstones(context.store)
 
     def identify(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         with Store(uri).shard_reader() as read:
@@ -103,6 +114,7 @@ def _fetched(context: Context, fetches: DataFrame) -> DataFrame:
                     row["image_id"] = image_id(data) if data else None
                     row["reason"] = None if data else Reason.EMPTY_FILE.value
                     row["companions"] = 0
+                rows = [taken_down.refused(row) for row in rows] if taken_down else rows
                 yield pa.RecordBatch.from_pylist(rows, schema=schema.FILES.schema)
 
     located = fetches.select("url", "shard", "offset_bytes", "size_bytes")
@@ -113,13 +125,14 @@ def _fetched(context: Context, fetches: DataFrame) -> DataFrame:
 def imported_files(context: Context, sources: dict[str, str]) -> DataFrame:
     """Rows of ``schema.FILES`` for the files of some sources: read where they lie, copied where they must be."""
     uri, run_id = context.store.uri, context.run.run_id
+    taken_down = tombstones(context.store)
 
     def identify(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         rows = (
             row
             for batch in batches
             for work in batch.to_pylist()
-            for row in _rows(Store(uri), run_id, work["source"], work["names"])
+            for row in _rows(Store(uri), run_id, work["source"], work["names"], taken_down)
         )
         while some := list(islice(rows, _BATCH_ROWS)):
             yield pa.RecordBatch.from_pylist(some, schema=schema.FILES.schema)
@@ -130,8 +143,10 @@ def imported_files(context: Context, sources: dict[str, str]) -> DataFrame:
     return spread.mapInArrow(identify, from_arrow_schema(schema.FILES.schema))
 
 
-def _rows(store: Store, run_id: str, source: str, names: list[str]) -> Iterator[dict[str, Any]]:
-    """The rows of some files.
+def _rows(
+    store: Store, run_id: str, source: str, names: list[str], taken_down: Tombstones | None
+) -> Iterator[dict[str, Any]]:
+    """The rows of some files; of what was taken down, a row that says so.
 
     Raises:
         OSError: a disk or host that fails was taken for damage.
@@ -146,7 +161,7 @@ def _rows(store: Store, run_id: str, source: str, names: list[str]) -> Iterator[
     for row in imported(source, names, open_file, lambda place: Copies(store.uri, run_id, place)):
         if row["reason"] == Reason.BROKEN_FILE and opened[0].failed is not None:
             raise opened[0].failed
-        yield row
+        yield taken_down.refused(row) if taken_down else row
 
 
 def _chunks(sources: dict[str, str]) -> Iterator[dict[str, Any]]:

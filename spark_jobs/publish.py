@@ -1,11 +1,13 @@
 """Write the release: WebDataset shards, their index, and a manifest that says what each image rests on.
 
-A unit is a selected image. Executors write whole shards; the folder takes its name only when the manifest is there.
+A unit is a selected image. Executors write whole shards; the folder takes its name only when the manifest is there. A
+shard of the release before that would come out the same is taken over.
 """
 
 import functools
-import hashlib
-from typing import Any, BinaryIO
+import itertools
+from collections.abc import Iterator
+from typing import Any
 
 import cv2
 import pyarrow as pa
@@ -16,14 +18,15 @@ from pyspark.sql.pandas.types import from_arrow_schema
 
 from curation import schema
 from curation.release.blurring import Lookout, LookoutSpec, lookout
-from curation.release.manifest import INDEX_SCHEMA, MANIFEST, Shard, write_release_files
-from curation.release.plan import plan, shard_name
+from curation.release.making import make_shard, take_over
+from curation.release.manifest import INDEX_SCHEMA, Shard, write_release_files
+from curation.release.placing import is_release, partial_folder, put_in_place
+from curation.release.plan import fitting_shards, plan, shard_name
 from curation.release.reader import ReleaseReader
 from curation.release.safety import Blurred, DetectorRecord, Nsfw, Safety
-from curation.release.samples import sample
-from curation.release.shards import Sample, write_shard
+from curation.release.samples import described, fingerprint, sample
+from curation.release.shards import Sample
 from curation.store import Run, Store, locate
-from curation.whole_files import whole_file
 from spark_jobs.config import CurationConfig
 from spark_jobs.ledger import ledger_rows
 from spark_jobs.own_images import with_own_images
@@ -34,8 +37,10 @@ from spark_jobs.tables import Outcome
 _WRITTEN = pa.schema(
     [
         *(field.with_nullable(True) for field in INDEX_SCHEMA),
+        pa.field("number", pa.int32()),
         pa.field("shard_bytes", pa.int64()),
         pa.field("shard_sha256", pa.string()),
+        pa.field("inputs", pa.string()),
         pa.field("reason", pa.string()),
         pa.field("evidence", pa.string()),
         pa.field("score", pa.float64()),
@@ -50,29 +55,36 @@ def run(context: Context) -> Outcome:
     selected = _selected(context)
     sizes = selected.select("image_id", "size_bytes").toArrow().sort_by("image_id")
     ids = sizes["image_id"].to_pylist()
-    planned = plan(ids, sizes["size_bytes"].to_numpy(), recipe.shard_bytes, recipe.seed)
+    num_shards = recipe.num_shards or fitting_shards(
+        sizes["size_bytes"].to_numpy(), recipe.shard_bytes, _previous_shards(store)
+    )
+    planned = plan(ids, num_shards, recipe.seed)
 
     check_place(context.config)
     filesystem, release = locate(context.config.release)
-    partial_release = f"{release.rstrip('/')}.partial"
+    partial_release = partial_folder(release)
     if filesystem.exists(partial_release):
         filesystem.rm(partial_release, recursive=True)
     filesystem.makedirs(partial_release)
     uri = filesystem.unstrip_protocol(partial_release)
-    store_uri = store.uri
+    store_uri, previous = store.uri, context.config.release
     runs = {stage: run for stage, run in store.runs().items() if stage != context.run.stage}
     blur = _lookout_spec(runs["screen"], recipe.blur)
     lookout(blur)  # refuses a detector that is not the one on record before any work is done
 
     def write(group: pa.Table) -> pa.Table:
         cv2.setNumThreads(1)  # the tasks are the parallelism
-        return _write_group(group, store_uri, uri, lookout(blur))
+        return _write_group(group, store_uri, previous, uri, lookout(blur), blur.labels)
 
-    grouped = selected.join(spark.createDataFrame(planned).withColumnRenamed("shard", "number"), "image_id")
+    known = store.frame(spark, schema.RELEASE_SHARDS).select("number", "inputs", "sha256")
+    numbered = spark.createDataFrame(planned).withColumnRenamed("shard", "number").join(known, "number", "left")
+    grouped = selected.join(numbered, "image_id")
     grouped = grouped.repartition(context.config.runtime.partitions, "number").groupBy("number")
     written = grouped.applyInArrow(write, from_arrow_schema(_WRITTEN)).toArrow().cast(_WRITTEN).sort_by("image_id")
 
     good = written.filter(pc.is_null(written["reason"]))
+    made = _counted(good)
+    store.write(schema.RELEASE_SHARDS, made.select(schema.RELEASE_SHARDS.schema.names), context.run)
     columns = ("image_id", "reason", "evidence", "score", "model")
     rows = ledger_rows(spark.createDataFrame(written.select(columns)), **{column: column for column in columns})
     dropped = {r["values"]: r["counts"] for r in written["reason"].drop_null().value_counts().to_pylist()}
@@ -83,16 +95,23 @@ def run(context: Context) -> Outcome:
     manifest = write_release_files(
         uri,
         good.select(INDEX_SCHEMA.names).cast(INDEX_SCHEMA),
-        _shards(good),
+        [Shard(**row) for row in made.select(list(Shard.model_fields)).to_pylist()],
+        num_shards,
         {**runs, "publish": this},
         {stage: run.recipe for stage, run in {**runs, "publish": this}.items()},
         {name: embed.metrics[name]["digest"] for name in sorted(embed.recipe["models"])},
         _safety(store, runs["screen"], recipe.blur, good),
         recipe.name,
     )
-    _replace(filesystem, partial_release, release)
-    metrics = {"shards": len(manifest.shards), "bytes": manifest.image_bytes, "merkle_root": manifest.merkle_root}
+    put_in_place(filesystem, partial_release, release)
+    metrics = {"num_shards": num_shards, "shards": len(manifest.shards), "bytes": manifest.image_bytes}
+    metrics |= {"merkle_root": manifest.merkle_root}
     return Outcome(len(ids), rows, metrics | {"blurred": manifest.safety.model_dump()["blurred"]})
+
+
+def _previous_shards(store: Store) -> int | None:
+    last = store.last_runs().get("publish")
+    return last.metrics.get("num_shards") if last else None
 
 
 def _selected(context: Context) -> DataFrame:
@@ -149,62 +168,46 @@ def _safety(store: Store, screen: Run, labels: list[str], index: pa.Table) -> Sa
     return Safety(detectors=detectors, blurred=blurred, nsfw=nsfw)
 
 
-def _write_group(group: pa.Table, store_uri: str, release_uri: str, judge: Lookout) -> pa.Table:
-    """Write one shard and describe its images; one that is left out is named with the reason."""
+def _write_group(
+    group: pa.Table, store_uri: str, previous: str, release_uri: str, judge: Lookout, labels: list[str]
+) -> pa.Table:
+    """Write one shard, or take it over, and describe its images; one that is left out is named with the reason."""
     rows = group.sort_by("position").to_pylist()
-    name = shard_name(rows[0]["number"])
-    samples: list[Sample] = []
+    number, name = rows[0]["number"], shard_name(rows[0]["number"])
+    inputs = fingerprint(rows, f"{judge.digest} {sorted(labels)}")
     about: list[dict[str, Any]] = []
     left_out: list[dict[str, Any]] = []
-    with Store(store_uri).shard_reader() as read:
-        for row in rows:
-            released, found = sample(row, read, judge)
-            if released is None:
-                left_out.append(found)
-            else:
-                samples.append(released)
-                about.append(found)
-    if not samples:
-        return pa.Table.from_pylist(left_out, schema=_WRITTEN)
-    filesystem, folder = locate(release_uri)
-    with whole_file(filesystem, f"{folder}/{name}") as file:
-        hashing = _Hashing(file)
-        members = write_shard(hashing, samples)
-    written = {"shard": name, "shard_bytes": hashing.size_bytes, "shard_sha256": hashing.digest.hexdigest()}
-    index = [found | member._asdict() | written for found, member in zip(about, members, strict=True)]
+
+    def samples() -> Iterator[Sample]:
+        with Store(store_uri).shard_reader() as read:
+            for row in rows:
+                released, found = sample(row, read, judge)
+                if released is None:
+                    left_out.append(found)
+                else:
+                    about.append(found)
+                    yield released
+
+    made = take_over(previous, release_uri, name, rows[0]["sha256"]) if rows[0]["inputs"] == inputs else None
+    if made is not None and len(made.members) == len(rows):  # nobody was left out, who may be readable now
+        about = [described(row, boxes, judge) for row, boxes in zip(rows, made.blurred, strict=True)]
+    else:
+        wanted = samples()
+        if (first := next(wanted, None)) is None:
+            return pa.Table.from_pylist(left_out, schema=_WRITTEN)
+        made = make_shard(release_uri, name, itertools.chain([first], wanted))
+    this = {"shard": name, "number": number, "inputs": inputs}
+    this |= {"shard_bytes": made.size_bytes, "shard_sha256": made.sha256}
+    index = [found | member._asdict() | this for found, member in zip(about, made.members, strict=True)]
     return pa.Table.from_pylist(index + left_out, schema=_WRITTEN)
 
 
-class _Hashing:
-    """A file that knows the SHA-256 and the size of what was written to it."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self.file, self.digest, self.size_bytes = file, hashlib.sha256(), 0
-
-    def write(self, data: bytes) -> int:
-        self.digest.update(data)
-        self.size_bytes += len(data)
-        return self.file.write(data)
-
-
-def _shards(index: pa.Table) -> list[Shard]:
-    counted = index.group_by(["shard", "shard_bytes", "shard_sha256"]).aggregate([("image_id", "count")])
-    return [
-        Shard(name=r["shard"], size_bytes=r["shard_bytes"], sha256=r["shard_sha256"], images=r["image_id_count"])
-        for r in counted.sort_by("shard").to_pylist()
-    ]
-
-
-def _replace(filesystem: Any, new: str, place: str) -> None:
-    """Put a finished folder in another's place: a reader finds the old one, none, or the new one, never a part."""
-    replaced = f"{place.rstrip('/')}.replaced"
-    if filesystem.exists(replaced):
-        filesystem.rm(replaced, recursive=True)
-    if filesystem.exists(place):
-        filesystem.mv(place, replaced, recursive=True)
-    filesystem.mv(new, place, recursive=True)
-    if filesystem.exists(replaced):
-        filesystem.rm(replaced, recursive=True)
+def _counted(index: pa.Table) -> pa.Table:
+    """Rows as in ``schema.RELEASE_SHARDS``, and their names."""
+    of_shard = ["number", "shard", "inputs", "shard_bytes", "shard_sha256"]
+    counted = index.group_by(of_shard).aggregate([("image_id", "count")]).sort_by("number")
+    names = ["number", "name", "inputs", "size_bytes", "sha256", "images"]
+    return counted.select([*of_shard, "image_id_count"]).rename_columns(names)
 
 
 def check_place(config: CurationConfig) -> None:
@@ -221,15 +224,10 @@ def check_place(config: CurationConfig) -> None:
         other = base_folder(root) if name != "store" else locate(root)[1]
         if f"{release}/".startswith(f"{other}/") or f"{other}/".startswith(f"{release}/"):
             raise ValueError(f"release={config.release} and {name}={root} share a folder; give the release its own")
-    if filesystem.exists(release) and filesystem.ls(release) and not _is_release(filesystem, release):
+    if filesystem.exists(release) and filesystem.ls(release) and not is_release(filesystem, release):
         raise ValueError(
             f"release={config.release}: the folder holds files that are no release; name an empty or new one"
         )
-
-
-def _is_release(filesystem: Any, folder: str) -> bool:
-    manifest = f"{folder}/{MANIFEST}"
-    return bool(filesystem.exists(manifest) and b"openlvd-release" in filesystem.cat_file(manifest))
 
 
 def is_whole(config: CurationConfig, run_id: str) -> bool:
@@ -245,7 +243,7 @@ STAGE = Stage(
     name="publish",
     version=4,
     after="retrieve",
-    writes=lambda _: (),
+    writes=lambda _: (schema.RELEASE_SHARDS,),
     run=run,
     is_whole=is_whole,
 )

@@ -29,6 +29,7 @@ from conf import Section, entry_point, load
 from curation import schema
 from curation.schema import Table
 from curation.store import Run
+from curation.takedown.receipt import refuse_unfinished
 from spark_jobs.config import CurationConfig
 from spark_jobs.events import EventLog
 from spark_jobs.progress import task_progress
@@ -242,13 +243,14 @@ def opened(config: CurationConfig) -> Iterator[tuple[Tables, Callable[[], SparkS
     """A store that only this process writes, and a session that starts at its first use.
 
     Raises:
-        ValueError: another process is writing the store.
+        ValueError: another process is writing the store, or a takedown was not finished.
     """
     store = Tables(config.store)
     local = "://" not in store.uri
     logs = Path(store.uri if local else os.environ.get("TMPDIR", "/tmp")) / "logs"
     logs.mkdir(parents=True, exist_ok=True)
     lock = lock_store(Path(store.uri) / "lock") if local else None
+    refuse_unfinished(store)
     running: list[SparkSession] = []
     manager = session(config.runtime, logs / "spark.log")
 

@@ -7,7 +7,7 @@ dies leaves nothing half-written behind.
 
 import json
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -22,8 +22,10 @@ from pyspark.sql.pandas.types import from_arrow_schema
 
 from curation import schema
 from curation.release.canonical import canonical_json
+from curation.release.making import link_file
 from curation.schema import Table, is_appended
 from curation.store import Run, Store, locate
+from curation.takedown.forget import Change
 from curation.whole_files import put_whole
 
 RUN_ID = "openlvd.run_id"
@@ -131,6 +133,10 @@ class Tables(Store):
         """The version of a table, which is made where it is absent."""
         return int(self._create(table).version())
 
+    def version_of(self, name: str) -> int:
+        """The version of a table that is there."""
+        return int(DeltaTable(self.table_uri(name)).version())
+
     def progress(self, table: Table, names: Iterable[str]) -> dict[str, int | None]:
         """What the last commit that tells of each piece of work recorded of it (see ``append``)."""
         delta = self._delta(table.name)
@@ -177,6 +183,70 @@ class Tables(Store):
         known = self.sources()
         if known | named != known:
             put_whole(filesystem, path, json.dumps(known | named, indent=1).encode())
+
+    def rewrite(self, name: str, change: Change) -> bool:
+        """Let a table forget, in one commit that keeps the lineage of the one before: whose table it is stays true.
+
+        Files that need no change get another name in that commit, and the old ones are no longer needed
+        (:meth:`purge`). Nothing that is forgotten is named by the log, as a predicate would be.
+
+        Returns:
+            Whether anything had to be changed.
+        """
+        delta = self._delta(name)
+        if delta is None:
+            return False
+        filesystem, root = locate(self.table_uri(name))
+        columns, parts, changed = pa.schema(delta.schema().to_arrow()), [], False
+        for path in self.files(delta):
+            partition = dict(part.split("=", 1) for part in path.split("/")[:-1])
+            rows = _read_part(filesystem, f"{root}/{path}", [c for c in change.columns if c not in partition])
+            prefix = "".join(f"{key}={value}/" for key, value in partition.items())
+            if change.touches(rows):
+                changed = True
+                rows = _read_part(filesystem, f"{root}/{path}", [f.name for f in columns if f.name not in partition])
+                for key, value in partition.items():
+                    rows = rows.append_column(key, pa.repeat(value, len(rows)).cast(columns.field(key).type))
+                rows = change.apply(rows.select(columns.names))
+                stays = pa.schema([field for field in columns if field.name not in partition])
+                put = _put_batches(rows.select(stays.names).to_batches(), self.table_uri(name), prefix, stays)
+                parts += [part | {"partition": partition} for batch in put for part in batch.to_pylist()]
+            else:
+                part = {"path": f"{prefix}part-{uuid.uuid4().hex}.parquet", "size": filesystem.size(f"{root}/{path}")}
+                parts.append(part | {"rows": len(rows), "partition": partition, "as": path})
+        if changed:
+            for part in parts:
+                if "as" in part:
+                    link_file(f"{self.table_uri(name)}/{part['as']}", f"{self.table_uri(name)}/{part['path']}")
+            lineage = {key: value for key, value in delta.history(1)[0].items() if key.startswith("openlvd.")}
+            self._replace(delta, parts, lineage)
+        return changed
+
+    def restate_runs(self, restate: Callable[[dict[str, Any]], dict[str, Any]]) -> bool:
+        """Tell of finished runs what is true of them after a takedown; ``restate`` is given each row as it is."""
+
+        def apply(rows: pa.Table) -> pa.Table:
+            return pa.Table.from_pylist([restate(row) for row in rows.to_pylist()], rows.schema)
+
+        return self.rewrite("runs", Change(tuple(schema.RUNS.schema.names), lambda rows: apply(rows) != rows, apply))
+
+    def purge(self, name: str, but: frozenset[str] = frozenset()) -> int:
+        """Remove the files of a table that its current version does not name. Returns how many.
+
+        Args:
+            name: of the table, whose earlier versions cannot be read any more then.
+            but: file names that stay whatever names them.
+        """
+        delta = self._delta(name)
+        if delta is None:
+            return 0
+        filesystem, root = locate(self.table_uri(name))
+        named = {f"{root}/{path}" for path in self.files(delta)}
+        old = [path for path in filesystem.find(root) if path.endswith(".parquet") and "/_delta_log/" not in path]
+        old = [path for path in old if path not in named and path.rpartition("/")[2] not in but]
+        for path in old:
+            filesystem.rm(path)
+        return len(old)
 
     def written_by(self, table: Table, run_id: str) -> bool:
         """Whether the table's newest commit is this run's."""
@@ -255,19 +325,9 @@ class Tables(Store):
         mode: str,
         also: dict[str, int] | None = None,
     ) -> None:
-        actions = [
-            AddAction(
-                path=part["path"],
-                size=part["size"],
-                partition_values=dict.fromkeys(table.partition_by, run.stage),
-                modification_time=0,
-                data_change=True,
-                stats=canonical({"numRecords": part["rows"]}),
-            )
-            for part in parts
-        ]
+        partition = dict.fromkeys(table.partition_by, run.stage)
         delta.create_write_transaction(
-            actions,
+            [_added(part, partition) for part in parts],
             mode,
             delta.schema(),
             partition_by=list(table.partition_by) or None,
@@ -276,6 +336,32 @@ class Tables(Store):
                 app_transactions=[Transaction(name, n) for name, n in {run.run_id: 1, **(also or {})}.items()],
             ),
         )
+
+    @staticmethod
+    def _replace(delta: DeltaTable, parts: list[dict[str, Any]], lineage: dict[str, str]) -> None:
+        delta.create_write_transaction(
+            [_added(part, part["partition"]) for part in parts],
+            "overwrite",
+            delta.schema(),
+            partition_by=delta.metadata().partition_columns or None,
+            commit_properties=CommitProperties(custom_metadata=lineage),
+        )
+
+
+def _added(part: dict[str, Any], partition: dict[str, str]) -> AddAction:
+    return AddAction(
+        path=part["path"],
+        size=part["size"],
+        partition_values=partition,
+        modification_time=0,
+        data_change=True,
+        stats=canonical({"numRecords": part["rows"]}),
+    )
+
+
+def _read_part(filesystem: Any, path: str, columns: list[str]) -> pa.Table:
+    with filesystem.open(path, "rb") as file:
+        return pq.ParquetFile(file, pre_buffer=False).read(columns=columns, use_threads=False)
 
 
 def absolute(root: str) -> str:

@@ -16,6 +16,7 @@ from curation.audit.report import MAX_FINDINGS, Check, Status, judged, missing
 from curation.release.manifest import Manifest
 from curation.schema import DROP, KEEP, STAGES
 from curation.store import Store
+from curation.takedown.tombstones import tombstones
 
 NAMES = ("ledger", "lineage", "decisions", "provenance", "rights", "contamination", "takedown")
 _OF_FILES = ("extract_links", "download", "index")  # these decide on URLs and files, a later stage on images
@@ -240,17 +241,24 @@ def _contamination(store: Store, manifest: Manifest, released: pa.Array) -> Chec
 
 
 def _takedown(store: Store, sightings: pa.Table, released: pa.Array, unseen: str | None) -> Check:
-    """No image whose removal was asked for is released; no record of requests is no proof that there were none."""
-    requests = store.table("takedowns")
-    if not requests.num_rows:
-        return missing("takedown", "the store records no request (table takedowns), so none was checked")
-    by_url = sightings.filter(pc.is_in(sightings["url"], _set(requests["url"])))
-    found = {*_within(released, requests["image_id"]).to_pylist(), *by_url["image_id"].to_pylist()}
-    offences = [f"{image_id}: its takedown was asked for" for image_id in found]
+    """No image that was taken down in this store, by id, URL or domain, is released."""
+    try:
+        stones = tombstones(store)
+    except ValueError as error:
+        return missing("takedown", str(error))
+    if stones is None:
+        none = "nothing was taken down in this store (table takedowns)"
+        return judged("takedown", none, [], {"requests": 0, "released": 0})
+    found = {image_id: request for image_id in released.to_pylist() if (request := stones.of_image(image_id))}
+    for row in sightings.filter(pc.is_valid(sightings["url"])).to_pylist():
+        if request := stones.of_url(row["url"]):
+            found[row["image_id"]] = request
+    offences = [f"{image_id}: was taken down by request {request}" for image_id, request in found.items()]
     if unseen and not found:
         return missing("takedown", f"no image is named by its id; by URL it is not known, as {unseen}")
-    summary = f"{requests.num_rows} requests; {len(found)} of their images are in the release"
-    return judged("takedown", summary, offences, {"requests": requests.num_rows, "released": len(found)})
+    num_requests = len(set(stones.requests.values()))
+    summary = f"{num_requests} requests; {len(found)} of their images are in the release"
+    return judged("takedown", summary, offences, {"requests": num_requests, "released": len(found)})
 
 
 def _within(ids: pa.Array, other: pa.ChunkedArray) -> pa.Array:

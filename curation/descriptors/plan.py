@@ -154,8 +154,7 @@ def embed_unit(store: Store, plan: Plan, unit: Unit, embedder: Embedder, threads
         OSError: a shard cannot be read; nothing is written.
     """
     assert embedder.digest == plan.digest, f"{embedder.name} is not the model of plan {plan.key}"
-    with open_uri(f"{folder_of(store, plan.key)}/units/{unit.name}.parquet") as file:
-        listed = pq.ParquetFile(file).read(use_threads=False).to_pylist()
+    listed = _listed(store, plan.key, unit.name).to_pylist()
     places = [Place(row["image_id"], row["shard"], row["offset_bytes"], row["size_bytes"]) for row in listed]
     has_error = {row["image_id"] for row in listed if row["has_error"]}
     columns, effort = schema.embeddings("").schema, Effort()
@@ -170,6 +169,16 @@ def embed_unit(store: Store, plan: Plan, unit: Unit, embedder: Embedder, threads
             with effort.timed("write_s"):
                 writer.write_table(pa.Table.from_pylist(news, schema=columns))
     return effort
+
+
+def unit_ids(store: Store, key: str, name: str) -> pa.ChunkedArray:
+    """The ids of the images of a unit."""
+    return _listed(store, key, name)["image_id"]
+
+
+def _listed(store: Store, key: str, name: str) -> pa.Table:
+    with open_uri(f"{folder_of(store, key)}/units/{name}.parquet") as file:
+        return pq.ParquetFile(file).read(use_threads=False)
 
 
 def num_rows(store: Store, plan: Plan, unit: Unit) -> int:

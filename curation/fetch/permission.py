@@ -33,7 +33,7 @@ class Permission:
         """Pass a normalised URL that may be asked for, as far as is known.
 
         Raises:
-            FetchError: BLOCKED_DOMAIN, BLOCKED_SUFFIX, BLOCKED_PATTERN, ROBOTS_DISALLOWED,
+            FetchError: TAKEN_DOWN, BLOCKED_DOMAIN, BLOCKED_SUFFIX, BLOCKED_PATTERN, ROBOTS_DISALLOWED,
                 ROBOTS_UNREACHABLE, PRIVATE_ADDRESS.
         """
         check_blocked(url, self._blocked)
@@ -55,7 +55,7 @@ def check_blocked(url: str, blocked: Blocked) -> None:
     """Pass a URL that no rule refuses.
 
     Raises:
-        FetchError: BLOCKED_DOMAIN, BLOCKED_SUFFIX or BLOCKED_PATTERN, with the rule.
+        FetchError: TAKEN_DOWN, BLOCKED_DOMAIN, BLOCKED_SUFFIX or BLOCKED_PATTERN, with the request or rule.
     """
     refused = blocked(url)
     if refused is not None:

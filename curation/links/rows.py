@@ -124,6 +124,8 @@ def _rows_of_list(file: BinaryIO, name: str, rules: LinkRules) -> Iterator[_Row]
 def _link(url: str, place: _Place, alt: str | None, opt_out: str | None, rules: LinkRules) -> _Row:
     domain = registrable_domain(url)
     if (refusal := rules.blocked.refusing(url)) is not None:
+        if rules.blocked.taken_down is not None and refusal[0] is Reason.TAKEN_DOWN:
+            return _Row(rules.blocked.taken_down.token(url), place, None, None, *refusal)
         return _Row(url, place, alt, domain, *refusal)
     if opt_out is not None:
         return _Row(url, place, alt, domain, Reason.PAGE_OPTED_OUT, opt_out)

@@ -17,6 +17,7 @@ matching takes time in proportion to the URL, so no list can stall a run.
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from curation.links.urls import normalise, normalise_host
 from curation.schema import Reason
@@ -100,14 +101,27 @@ class RuleList:
         return None
 
 
+class TakenDown(Protocol):
+    """Knows what was taken down (``curation.takedown.tombstones``)."""
+
+    def refusing(self, url: str) -> tuple[Reason, str] | None:
+        """Why a normalised URL is kept out."""
+
+    def token(self, value: str) -> str:
+        """What stands in its place, since nobody is to read it again."""
+
+
 @dataclass(frozen=True)
 class BlockLists:
-    """Several lists, asked in order."""
+    """Several lists, asked in order, after what was taken down."""
 
     lists: tuple[RuleList, ...] = ()
+    taken_down: TakenDown | None = None
 
     def refusing(self, url: str) -> tuple[Reason, str] | None:
         """Why a normalised URL must not be asked for, as ``(reason, "<list>: rule <rule>")``, or None."""
+        if self.taken_down is not None and (found := self.taken_down.refusing(url)):
+            return found
         if not self.lists:
             return None
         text = url.partition("://")[2].lower()

@@ -25,7 +25,7 @@ from curation.release.safety import Safety
 from curation.store import Run, locate
 from curation.whole_files import put_whole
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 MANIFEST, INDEX, CROISSANT, CARD = "manifest.json", "index.parquet", "croissant.json", "README.md"
 
 # One row an image, in release order. A row is also a leaf of the Merkle tree, so it holds the full digests.
@@ -78,6 +78,7 @@ class Manifest(Section):
     format_version: int = FORMAT_VERSION
     images: int = Field(ge=0)
     image_bytes: int = Field(ge=0)
+    num_shards: int = Field(ge=1)  # ranges of the hash order (curation.release.plan); one without images has no tar
     shards: list[Shard]
     files: list[File]
     merkle_root: str = Field(pattern="^[0-9a-f]{64}$")
@@ -97,6 +98,7 @@ def write_release_files(
     uri: str,
     index: pa.Table,
     shards: Sequence[Shard],
+    num_shards: int,
     runs: Mapping[str, Run],
     recipe: Mapping[str, Any],
     models: Mapping[str, str],
@@ -109,6 +111,7 @@ def write_release_files(
         uri: folder of the release, where the shards already lie.
         index: columns of ``INDEX_SCHEMA`` in any order; rows in any order.
         shards: what each written tar is.
+        num_shards: ranges that the images were dealt to.
         runs: stage to the run this release rests on, in the order of the stages; publish itself included.
         recipe: the whole recipe as plain values.
         models: name of each model that took part to the hash of its weights.
@@ -144,6 +147,7 @@ def write_release_files(
     manifest = Manifest(
         images=len(index),
         image_bytes=image_bytes,
+        num_shards=num_shards,
         shards=list(shards),
         files=[
             index_file,
@@ -179,7 +183,7 @@ def parse_manifest(data: bytes) -> Manifest:
         if isinstance(version, int) and version > FORMAT_VERSION:
             raise ValueError(f"format version {version} is newer than {FORMAT_VERSION}; use a newer openlvd")
         if isinstance(version, int) and version < FORMAT_VERSION:
-            raise ValueError(f"format version {version} does not say what was blurred; publish again for the current")
+            raise ValueError(f"format version {version} is older than {FORMAT_VERSION}; publish again for the current")
         return Manifest.model_validate(values)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]

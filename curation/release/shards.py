@@ -5,6 +5,7 @@ JSON metadata. Owner, mode and time are constants, so the same samples give the 
 """
 
 import hashlib
+import itertools
 import re
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple, Protocol
@@ -17,7 +18,15 @@ _MAX_MEMBER_BYTES = 8**11 - 1  # what ustar's octal size field can say
 _IMAGE_ID = re.compile(r"[0-9a-f]{32}")
 _EXTENSION = re.compile(r"(?!json$)[a-z0-9]{1,8}")
 
-Sample = tuple[str, str, bytes, dict[str, Any]]
+
+class Sample(NamedTuple):
+    """One image to be written."""
+
+    image_id: str
+    extension: str
+    data: bytes
+    metadata: dict[str, Any]
+    sha256: str | None = None  # of the data, hex, where somebody knows it: bytes are hashed once
 
 
 class Member(NamedTuple):
@@ -60,12 +69,12 @@ class DamagedShardError(ValueError):
         self.member = member
 
 
-def write_shard(file: Writable, samples: Iterable[Sample]) -> list[Member]:
-    """Write the samples (image_id, extension, data, metadata) as one tar, in the order given.
+def write_shard(file: Writable, samples: Iterable[tuple[Any, ...]]) -> list[Member]:
+    """Write samples as one tar, in the order given.
 
     Args:
         file: opened for writing.
-        samples: streamed, so that no more than one image is held.
+        samples: the fields of a :class:`Sample` each; streamed, so that no more than one image is held.
 
     Returns:
         One entry a sample, in order.
@@ -75,7 +84,7 @@ def write_shard(file: Writable, samples: Iterable[Sample]) -> list[Member]:
     """
     members: list[Member] = []
     position = 0
-    for image_id, extension, data, metadata in samples:
+    for image_id, extension, data, metadata, sha256 in itertools.starmap(Sample, samples):
         if not _IMAGE_ID.fullmatch(image_id):
             raise ValueError(f"image id {image_id!r} is not 32 lowercase hex digits")
         if not _EXTENSION.fullmatch(extension):
@@ -84,9 +93,8 @@ def write_shard(file: Writable, samples: Iterable[Sample]) -> list[Member]:
         text = canonical_json(metadata)
         file.write(header(name, len(data)))
         file.write(data)
-        file.write(_padding(len(data)))
-        file.write(header(f"{image_id}.json", len(text)) + text + _padding(len(text)))
-        members.append(Member(name, position + BLOCK_BYTES, len(data), _sha256(data), _sha256(text)))
+        file.write(_padding(len(data)) + header(f"{image_id}.json", len(text)) + text + _padding(len(text)))
+        members.append(Member(name, position + BLOCK_BYTES, len(data), sha256 or _sha256(data), _sha256(text)))
         position += 2 * BLOCK_BYTES + _padded(len(data)) + _padded(len(text))
     file.write(END)
     return members

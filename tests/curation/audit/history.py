@@ -8,6 +8,7 @@ from typing import Any
 
 from curation.schema import STAGES
 from curation.store import Run
+from curation.takedown.tombstones import IMAGE, URL, Tombstones
 from tests.curation.audit.stored import put, run_row
 from tests.curation.release.build import FACES, PICTURES, REGIONS, build
 
@@ -16,6 +17,7 @@ SMALL = "0" * 32
 REFERENCE = "1" * 32
 INDEX = "2" * 32
 DROPPED = {"index": {"exact_duplicate": 1}, "screen": {"too_small": 1}}
+STONES = Tombstones(b"k" * 32, {})
 RECIPE: dict[str, Any] = {stage: {} for stage in STAGES} | {
     "dedup": {"against": ["exam"], "reference_threshold": 0.5, "model": "copies"}
 }
@@ -69,11 +71,17 @@ def tables() -> dict[str, list[dict[str, Any]]]:
         "collections": [{"collection": "exam", "image_id": REFERENCE, "path": "exam:1.png"}],
         "edges": [{"index": INDEX, "collection": "exam", "lower_id": SMALL, "higher_id": REFERENCE, "similarity": 0.9}],
         "detections": [face(image_id, box) for image_id, boxes in REGIONS.items() for box in boxes],
-        "takedowns": [{"image_id": SMALL}, {"url": "http://garden.test/gone"}],
+        "takedowns": [taken_down(IMAGE, SMALL), taken_down(URL, "http://garden.test/gone")],
     }
 
 
+def taken_down(kind: str, value: str) -> dict[str, str]:
+    return {"tombstone": STONES.of(kind, value), "kind": kind, "request": f"request-{kind}"}
+
+
 def write_store(folder: Path, content: dict[str, list[dict[str, Any]]]) -> Path:
+    (folder / "takedowns").mkdir(parents=True, exist_ok=True)
+    (folder / "takedowns" / "key").write_bytes(STONES.key)
     for name, rows in content.items():
         put(folder, name, rows)
     return folder

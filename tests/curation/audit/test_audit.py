@@ -11,7 +11,17 @@ from curation.audit.internal import NAMES, internal_checks
 from curation.audit.report import Audit, Check, Status, conclude, table
 from curation.release.reader import ReleaseReader
 from curation.store import Store
-from tests.curation.audit.history import IDS, INDEX, RECIPE, REFERENCE, tables, url, write_release, write_store
+from tests.curation.audit.history import (
+    IDS,
+    INDEX,
+    RECIPE,
+    REFERENCE,
+    tables,
+    taken_down,
+    url,
+    write_release,
+    write_store,
+)
 from tests.curation.release.build import PICTURES, REGIONS, picture
 
 
@@ -108,15 +118,23 @@ def test_what_is_read_as_it_is_now_fails_whatever_the_store_has_done_since(relea
     content = tables()
     content["runs"] += [content["runs"][n] | {"sequence": 90 + n, "run_id": "newer"} for n in (2, 5)]
     content["collections"].append({"collection": "exam", "image_id": IDS[0], "path": "exam:2.png"})
-    content["takedowns"].append({"image_id": IDS[3]})
+    content["takedowns"].append(taken_down("image", IDS[3]))
     statuses, findings = internal(release, tmp_path, content)
     assert statuses["contamination"] == statuses["takedown"] == Status.FAIL
     assert IDS[0] in findings
     assert IDS[3] in findings
 
 
-def test_without_requests_nothing_was_taken_down_nor_judged(release, tmp_path):
-    assert only(internal(release, tmp_path, tables() | {"takedowns": []})[0]) == {"takedown": Status.NOT_EVALUATED}
+def test_without_requests_none_is_violated(release, tmp_path):
+    assert only(internal(release, tmp_path, tables() | {"takedowns": []})[0]) == {}
+
+
+def test_requests_whose_key_is_gone_are_not_judged(release, tmp_path):
+    store = write_store(tmp_path, tables())
+    (store / "takedowns" / "key").unlink()
+    reader = ReleaseReader(str(release))
+    checks = internal_checks(Store(str(store)), reader.manifest, reader.index["image_id"].combine_chunks())
+    assert only({check.name: check.status for check in checks}) == {"takedown": Status.NOT_EVALUATED}
 
 
 @pytest.mark.parametrize(("threshold", "levels"), [(0.5, [0.6, 0.75]), (0.45, [0.45, 0.6, 0.75]), (0.8, [])])
@@ -193,7 +211,9 @@ def test_of_a_set_that_is_another_store_what_that_had_then_counts(release, tmp_p
     assert [i for i in IDS if i in findings] == IDS[:1]
 
 
-@pytest.mark.parametrize("request_", [{"image_id": IDS[3]}, {"url": url(IDS[3])}])
+@pytest.mark.parametrize(
+    "request_", [taken_down("image", IDS[3]), taken_down("url", url(IDS[3])), taken_down("domain", "garden.test")]
+)
 def test_a_takedown_that_was_not_done(release, tmp_path, request_):
     content = tables()
     content["takedowns"].append(request_)

@@ -9,7 +9,7 @@ import pyarrow as pa
 from PIL import Image
 
 from curation.release.manifest import Manifest, Shard, write_release_files
-from curation.release.plan import plan, shard_name
+from curation.release.plan import fitting_shards, plan, shard_name
 from curation.release.safety import Blurred, DetectorRecord, Safety
 from curation.release.shards import write_shard
 from curation.store import Run
@@ -66,7 +66,8 @@ def build(
     """Write a release of several shards."""
     folder.mkdir(parents=True)
     ids = list(pictures)
-    assigned = plan(ids, np.array([len(pictures[i]) for i in ids]), shard_bytes, seed=7).to_pylist()
+    num_shards = fitting_shards(np.array([len(pictures[i]) for i in ids]), shard_bytes)
+    assigned = plan(ids, num_shards, seed=7).to_pylist()
     rows, shards = [], []
     for number in sorted({row["shard"] for row in assigned}):
         mine = [row["image_id"] for row in assigned if row["shard"] == number]
@@ -82,4 +83,4 @@ def build(
         sha256 = hashlib.sha256(data).hexdigest()
         shards.append(Shard(name=path.name, size_bytes=len(data), sha256=sha256, images=len(mine)))
     index = pa.Table.from_pylist(rows)
-    return write_release_files(str(folder), index, shards, runs, recipe or {"seed": 7}, {"m": "0"}, safety)
+    return write_release_files(str(folder), index, shards, num_shards, runs, recipe or {"seed": 7}, {"m": "0"}, safety)

@@ -98,4 +98,6 @@ def test_an_index_that_is_not_what_was_written_is_refused(tmp_path):
     reader = ReleaseReader(str(tmp_path / "release"))
     wrong = [Shard(**(shard.model_dump() | {"images": 1})) for shard in reader.manifest.shards]
     with pytest.raises(ValueError, match="publish again"):
-        write_release_files(str(tmp_path / "release"), pa.table(reader.index), wrong, RUNS, {}, {}, SAFETY)
+        write_release_files(
+            str(tmp_path / "release"), pa.table(reader.index), wrong, reader.manifest.num_shards, RUNS, {}, {}, SAFETY
+        )

@@ -1,3 +1,4 @@
+import hashlib
 import json
 
 import pytest
@@ -27,14 +28,15 @@ def released(monkeypatch, boxes, detector=Chequers, stored=PHOTO):
 
 @pytest.mark.parametrize("boxes", [None, []])
 def test_a_picture_in_which_nobody_was_found_keeps_its_bytes(monkeypatch, boxes):
-    (name, extension, data, metadata), known = released(monkeypatch, boxes)
+    (name, extension, data, metadata, sha256), known = released(monkeypatch, boxes)
     assert (name, extension, data) == (image_id(PHOTO), "jpg", PHOTO)
+    assert sha256 == hashlib.sha256(PHOTO).hexdigest()
     assert (metadata["blurred"], metadata["set"], metadata["method"]) == ([], "flowers", "sample")
     assert known == {"image_id": name, "source": "flowers", "cluster": 4, "blurred": 0}
 
 
 def test_a_blurred_picture_keeps_its_id_and_says_where_it_is_blurred(monkeypatch, tmp_path):
-    (name, extension, data, metadata), known = released(monkeypatch, [list(SQUARE)])
+    (name, extension, data, metadata, _), known = released(monkeypatch, [list(SQUARE)])
     assert (name, extension) == (image_id(PHOTO), "jpg")
     assert data != PHOTO
     assert Chequers().detect(pixels(data)) == []

@@ -216,7 +216,8 @@ class World:
             ]
         index = pa.Table.from_pylist(rows, schema=INDEX_SCHEMA)
         runs = Store(str(self.store)).runs()
-        write_release_files(str(folder), index, shards, runs, {}, {"copy": "c" * 64, "semantic": "d" * 64}, Safety())
+        models = {"copy": "c" * 64, "semantic": "d" * 64}
+        write_release_files(str(folder), index, shards, 1, runs, {}, models, Safety())
         return folder
 
     def write_truth(self) -> Path:
