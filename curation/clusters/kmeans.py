@@ -1,74 +1,177 @@
 """Spherical k-means (paper, appendix A: clusters for retrieval), equal for any batching, threads or partitions.
 
-Two things make it so. A matrix product only proposes the nearest centroids; near-ties are settled by
-``pair_similarities``. And members are summed as fixed-point integers, whose sum has no order.
+Three things make it so. A matrix product only proposes the nearest centroids, and exact arithmetic decides
+(:mod:`curation.clusters.nearest`). Members are summed as fixed-point integers, whose sum has no order. And a round is
+a pure function of the points and the centroids: what it knows from rounds before only saves it work.
 """
+
+from collections.abc import Iterator
+from typing import Protocol
 
 import numpy as np
 
-from curation.neighbours.similarity import pair_similarities
+from curation.clusters.nearest import LONGEST, Groups, Nearest, Places, chunk_rows
+from curation.clusters.start import SAMPLE_PER_CLUSTER, start
+from curation.neighbours.compiled import compiled
+from curation.neighbours.compute import in_order
 
-_ROUNDING = 1e-4  # above any difference between a float32 product of unit vectors and the exact one
-_FIXED_POINT = 2.0**30  # units of a component: leaves room for 2**33 members in 64 bits
-_TILE = 2**23  # scores held at once
+_IN_FLIGHT_BYTES = 2**27  # chunks that threads work on or that wait for their turn
+_FEWEST_GROUPS = 4  # with fewer, bounds save nothing
 
 
-def train(vectors: np.ndarray, k: int, num_iterations: int, seed: int) -> np.ndarray:
+class Points(Protocol):
+    """Vectors of unit length, [n, d] float16 or float32, that are read slice by slice; an array is such."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """[n, d]."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: slice, /) -> np.ndarray: ...
+
+
+def train(
+    points: Points,
+    k: int,
+    num_iterations: int,
+    seed: int,
+    memory_bytes: int | None = None,
+    num_threads: int | None = None,
+) -> np.ndarray:
     """Centroids by Lloyd's rounds from a k-means++ start.
 
     Every round normalises the mean of each cell; an empty cell restarts at the worst-placed member of the
-    largest. Stops early when no assignment changes.
+    largest. Stops early when no centroid changes.
 
     Args:
-        vectors: [n, d] float16 or float32 of unit length.
+        points: [n, d] float16 or float32 of unit length; the start is drawn from the first of them.
         k: number of centroids, at most n.
         num_iterations: rounds at most.
         seed: of the start.
+        memory_bytes: see :class:`Lloyd`.
+        num_threads: None: as many as torch uses.
 
     Returns:
         [k, d] float32 of unit length.
 
     Raises:
-        ValueError: k is below 1 or above n.
+        ValueError: k is below 1 or above n; a point is not finite or too long; the memory does not do.
     """
-    if not 1 <= k <= len(vectors):
-        raise ValueError(f"k = {k} clusters from {len(vectors)} vectors: k must lie between 1 and their number")
-    centroids = _start(vectors, k, np.random.default_rng(seed))
-    previous = None
+    centroids = first_centroids(points, k, seed, num_threads)
+    lloyd = Lloyd(points, k, memory_bytes, num_threads)
     for _ in range(num_iterations):
-        clusters, similarities = assign(vectors, centroids)
-        if previous is not None and np.array_equal(clusters, previous):
+        before, centroids = centroids, lloyd.improved(centroids)
+        if np.array_equal(before, centroids):
             break
-        previous = clusters
-        sums, counts = partial_sums(vectors, clusters, k)
-        centroids = _normalised(sums, centroids)
-        _refill(centroids, counts, vectors, clusters, similarities)
     return centroids
 
 
-def assign(vectors: np.ndarray, centroids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def first_centroids(points: Points, k: int, seed: int, num_threads: int | None = None) -> np.ndarray:
+    """[k, d] float32: where :func:`train` starts.
+
+    Raises:
+        ValueError: k is below 1 or above the number of points.
+    """
+    if not 1 <= k <= len(points):
+        raise ValueError(f"k = {k} clusters from {len(points)} vectors: k must lie between 1 and their number")
+    sample = points[: start_size(len(points), k)]
+    return sample[start(sample, k, seed, num_threads)].astype(np.float32)
+
+
+def start_size(num_points: int, k: int) -> int:
+    """How many of the first points a start is drawn from."""
+    return min(num_points, max(SAMPLE_PER_CLUSTER * k, 4096))
+
+
+class Lloyd:
+    """Rounds over points in memory or in a file, with bounds from round to round as far as there is memory for them."""
+
+    def __init__(
+        self, points: Points, k: int, memory_bytes: int | None = None, num_threads: int | None = None
+    ) -> None:
+        """Make room.
+
+        Args:
+            points: [n, d].
+            k: number of centroids.
+            memory_bytes: what rounds may take besides the points themselves, if these are in memory; None: what they
+                can use. Changes how long they take, and nothing else.
+            num_threads: None: as many as torch uses.
+
+        Raises:
+            ValueError: the memory is too little for the centroids and their sums.
+        """
+        self._points, self._num_threads = points, num_threads
+        (num, dim), most = points.shape, -(-k // 64)
+        if memory_bytes is not None:
+            needed = k * dim * (8 + 5 * 4) + num * 8 + _IN_FLIGHT_BYTES
+            if memory_bytes < needed:
+                raise ValueError(f"{memory_bytes} bytes of memory: k-means of {num} x {dim}, k = {k} needs {needed}")
+            most = min(most, (memory_bytes - needed) // (2 * num))
+        self._num_groups = most if most >= _FEWEST_GROUPS else 0
+        self._groups: Groups | None = None
+        self._places = Places.unknown(num)
+        self._centroids = np.empty((0, dim), np.float32)
+        self._moved = np.zeros(0)
+        self._sums = np.zeros((k, dim), np.int64)
+        self._counts = np.zeros(k, np.int64)
+
+    def improved(self, centroids: np.ndarray) -> np.ndarray:
+        """One round: [k, d] float32 centroids to those of the next round."""
+        self._assign(centroids)
+        new = normalised(self._sums, centroids)
+        for cluster, vector in zip(*self._refills(), strict=True):
+            new[cluster] = vector
+        return new
+
+    def _assign(self, centroids: np.ndarray) -> None:
+        if self._groups is None and self._num_groups:
+            self._groups = Groups.of(centroids, self._num_groups)
+            self._places = Places.unknown(len(self._points), len(self._groups))
+            self._moved = np.zeros(len(self._groups))
+        elif self._groups is not None:
+            far = np.linalg.norm(centroids.astype(np.float64) - self._centroids, axis=1)[self._groups.order]
+            self._moved += np.maximum.reduceat(far, np.arange(0, len(far), self._groups.width)) * LONGEST + 1e-9
+        self._centroids = centroids
+        nearest = Nearest(centroids, self._groups, self._moved if self._groups else None)
+        step = chunk_rows(self._points.shape[1])
+
+        def update(first: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+            vectors = self._points[first : first + step]
+            places = self._places.rows(first, first + len(vectors))
+            before = places.clusters.copy()
+            nearest.update(vectors, places)
+            gone = np.flatnonzero(before != places.clusters)
+            return vectors[gone].astype(np.float32), before[gone], places.clusters[gone]
+
+        for vectors, before, after in in_order(update, range(0, len(self._points), step), self._num_threads):
+            _move(vectors, before, after, self._sums, self._counts)
+
+    def _refills(self) -> tuple[np.ndarray, np.ndarray]:
+        empty, donors = refills(self._counts)
+        rows = []
+        for cluster, wanted in donors.items():
+            members = np.flatnonzero(self._places.clusters == cluster)
+            worst = np.lexsort((members, self._places.similarities[members]))[:wanted]
+            rows += members[worst].tolist()
+        vectors = [self._points[row : row + 1][0] for row in rows]
+        return empty[: len(rows)], np.array(vectors, np.float32)
+
+
+def assign(points: np.ndarray, centroids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The nearest centroid of every vector, ties by the lowest cluster.
 
     Args:
-        vectors: [n, d] float16 or float32 of unit length.
+        points: [n, d] float16 or float32 of unit length.
         centroids: [k, d] float32 of unit length.
 
     Returns:
         clusters [n] int32 and cosine to the centroid [n] float32; no bit depends on which rows come together.
     """
-    clusters = np.empty(len(vectors), np.int32)
-    similarities = np.empty(len(vectors), np.float32)
-    step = max(1, _TILE // len(centroids))
-    for start in range(0, len(vectors), step):
-        part = vectors[start : start + step].astype(np.float32)
-        scores = part @ centroids.T
-        row, cluster = np.nonzero(scores >= scores.max(axis=1, keepdims=True) - _ROUNDING)
-        exact = pair_similarities(part[row], centroids[cluster])
-        order = np.lexsort((cluster, -exact, row))
-        first = order[np.unique(row[order], return_index=True)[1]]
-        clusters[start : start + step] = cluster[first]
-        similarities[start : start + step] = exact[first]
-    return clusters, similarities
+    places = Places.unknown(len(points))
+    Nearest(centroids).update(points, places)
+    return places.clusters, places.similarities
 
 
 def partial_sums(vectors: np.ndarray, clusters: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -77,65 +180,63 @@ def partial_sums(vectors: np.ndarray, clusters: np.ndarray, k: int) -> tuple[np.
     Returns:
         sums [k, d] int64 in units of 2**-30, and counts [k] int64.
     """
-    sums = np.zeros((k, vectors.shape[1]), np.int64)
-    step = max(1, _TILE // max(1, vectors.shape[1]))
-    for start in range(0, len(vectors), step):
-        order = np.argsort(clusters[start : start + step], kind="stable")
-        present, first = np.unique(clusters[start : start + step][order], return_index=True)
-        fixed = np.rint(vectors[start : start + step][order].astype(np.float64) * _FIXED_POINT).astype(np.int64)
-        sums[present] += np.add.reduceat(fixed, first, axis=0)
-    return sums, np.bincount(clusters, minlength=k)
+    sums, counts = np.zeros((k, vectors.shape[1]), np.int64), np.zeros(k, np.int64)
+    step = chunk_rows(vectors.shape[1])
+    for first in range(0, len(vectors), step):
+        part = clusters[first : first + step].astype(np.int32)
+        _move(vectors[first : first + step].astype(np.float32), np.full_like(part, -1), part, sums, counts)
+    return sums, counts
 
 
-def _start(vectors: np.ndarray, k: int, rng: np.random.Generator) -> np.ndarray:
-    """Greedy k-means++ on a sample: of a few rows drawn by their distance, take the one that covers most.
+def normalised(sums: np.ndarray, centroids: np.ndarray) -> np.ndarray:
+    """[k, d] float32 unit vectors along the sums; the old centroid where a sum is zero."""
+    result = np.array(centroids, np.float32)
+    _normalise(sums, result)
+    return result
 
-    Distance is 1 - cosine, half the squared distance of unit vectors.
+
+def refills(counts: np.ndarray) -> tuple[np.ndarray, dict[int, int]]:
+    """Who gives to the empty cells: the largest cell one of its members, as if it had been split, and so on.
+
+    Args:
+        counts: [k] members of every cell.
+
+    Returns:
+        the empty cells, ascending, and how many members each donor gives, in the order in which they first give; the
+        worst-placed members of the first donor go to the first of the empty cells.
     """
-    num_sampled = min(len(vectors), max(16 * k, 4096))
-    sample = vectors[np.sort(rng.choice(len(vectors), num_sampled, replace=False))].astype(np.float32)
-    chosen = [int(rng.integers(num_sampled))]
-    distance = _distance(sample, chosen[0])
-    for _ in range(k - 1):
-        cumulative = np.cumsum(distance)
-        if cumulative[-1] > 0:
-            draws = rng.random(2 + int(np.log(k))) * cumulative[-1]
-            drawn = np.unique(np.minimum(np.searchsorted(cumulative, draws, side="right"), num_sampled - 1))
-        else:  # fewer distinct vectors than centroids
-            drawn = np.setdiff1d(np.arange(num_sampled), chosen)[:1]
-        trials = [np.minimum(distance, _distance(sample, row)) for row in drawn]
-        best = int(np.argmin([trial.sum() for trial in trials]))
-        distance = trials[best]
-        chosen.append(int(drawn[best]))
-    return sample[chosen]
-
-
-def _distance(sample: np.ndarray, row: int) -> np.ndarray:
-    distance = 1.0 - pair_similarities(sample, np.broadcast_to(sample[row], sample.shape)).astype(np.float64)
-    distance[distance < 1e-6] = 0.0  # the row itself and its clones, but for rounding
-    return distance
-
-
-def _normalised(sums: np.ndarray, centroids: np.ndarray) -> np.ndarray:
-    """Unit vectors along the sums; the old centroid where a sum is zero."""
-    directions = sums / _FIXED_POINT
-    norms = np.linalg.norm(directions, axis=1, keepdims=True)
-    return np.where(norms > 0, directions / np.where(norms > 0, norms, 1), centroids).astype(np.float32)
-
-
-def _refill(
-    centroids: np.ndarray, counts: np.ndarray, vectors: np.ndarray, clusters: np.ndarray, similarities: np.ndarray
-) -> None:
-    """Move every empty centroid onto the worst-placed member of the largest cell that has not given one yet."""
+    size, donors = counts.copy(), dict[int, int]()
     empty = np.flatnonzero(counts == 0)
-    size = counts.copy()
-    given = np.zeros(len(vectors), bool)
-    for cluster in empty:
+    for _ in empty:
         largest = int(np.argmax(size))
-        members = np.flatnonzero((clusters == largest) & ~given)
-        if not len(members):
-            return
-        worst = members[np.argmin(similarities[members])]
-        centroids[cluster] = vectors[worst]
-        given[worst] = True
-        size[largest] //= 2  # as if the cell had been split
+        if size[largest] < 2:
+            break
+        donors[largest] = donors.get(largest, 0) + 1
+        size[largest] //= 2
+    return empty, donors
+
+
+@compiled
+def _normalise(sums: np.ndarray, result: np.ndarray) -> None:
+    for row in range(len(sums)):
+        total = 0.0
+        for i in range(sums.shape[1]):  # one after the other, so that no machine adds in another order
+            total += np.float64(sums[row, i]) * np.float64(sums[row, i])
+        if total > 0:
+            length = np.sqrt(total)
+            for i in range(sums.shape[1]):
+                result[row, i] = np.float32(np.float64(sums[row, i]) / length)
+
+
+@compiled
+def _move(vectors: np.ndarray, before: np.ndarray, after: np.ndarray, sums: np.ndarray, counts: np.ndarray) -> None:
+    """Take vectors from the sums of the clusters they leave (-1: none) and add them to those they come to."""
+    fixed = np.empty(vectors.shape[1], np.int64)
+    for row in range(len(vectors)):
+        for i in range(len(fixed)):  # vectorised
+            fixed[i] = np.int64(np.rint(np.float64(vectors[row, i]) * 2.0**30))  # room for 2**33 members
+        if before[row] >= 0:
+            sums[before[row]] -= fixed
+            counts[before[row]] -= 1
+        sums[after[row]] += fixed
+        counts[after[row]] += 1
