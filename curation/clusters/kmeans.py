@@ -10,7 +10,7 @@ from typing import Protocol
 
 import numpy as np
 
-from curation.clusters.nearest import LONGEST, Groups, Nearest, Places, chunk_rows
+from curation.clusters.nearest import Groups, Moves, Nearest, Places, chunk_rows
 from curation.clusters.start import SAMPLE_PER_CLUSTER, start
 from curation.neighbours.compiled import compiled
 from curation.neighbours.compute import in_order
@@ -113,7 +113,7 @@ class Lloyd:
         self._groups: Groups | None = None
         self._places = Places.unknown(num)
         self._centroids = np.empty((0, dim), np.float32)
-        self._moved = np.zeros(0)
+        self._moves: Moves | None = None
         self._sums = np.zeros((k, dim), np.int64)
         self._counts = np.zeros(k, np.int64)
 
@@ -129,12 +129,11 @@ class Lloyd:
         if self._groups is None and self._num_groups:
             self._groups = Groups.of(centroids, self._num_groups)
             self._places = Places.unknown(len(self._points), len(self._groups))
-            self._moved = np.zeros(len(self._groups))
-        elif self._groups is not None:
-            far = np.linalg.norm(centroids.astype(np.float64) - self._centroids, axis=1)[self._groups.order]
-            self._moved += np.maximum.reduceat(far, np.arange(0, len(far), self._groups.width)) * LONGEST + 1e-9
+            self._moves = Moves(np.zeros(len(self._groups)), np.empty(0, np.int64))
+        elif self._groups is not None and self._moves is not None:
+            self._moves = self._moves.further(self._centroids, centroids, self._groups)
         self._centroids = centroids
-        nearest = Nearest(centroids, self._groups, self._moved if self._groups else None)
+        nearest = Nearest(centroids, self._groups, self._moves)
         step = chunk_rows(self._points.shape[1])
 
         def update(first: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

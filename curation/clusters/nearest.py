@@ -6,7 +6,8 @@ then computed as ``pair_similarities`` does, so no bit of the result depends on 
 Between two rounds of k-means centroids move a little. For every vector and group of centroids that lie close together
 there is a bound that no rival in that group is above; a round raises it by as much as the group's centroids have moved,
 and a group is looked at again only where the bound reaches the similarity to the vector's own centroid (Yinyang
-k-means: Ding et al. 2015, here on the sphere). Whatever is passed over could not have been the nearest.
+k-means: Ding et al. 2015, here on the sphere). A few centroids move far more than the rest, which would spoil their
+groups' bounds; so those are compared with every vector. Whatever is passed over could not have been the nearest.
 """
 
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ import torch
 from curation.neighbours.compiled import compiled
 from curation.neighbours.compute import device
 from curation.neighbours.similarity import halving_sum, similarities_of_rows
-from curation.neighbours.tiles import Operand, margin, rounded_down
+from curation.neighbours.tiles import Operand, margin
 
 GROUP = 64  # centroids of a group at least
 LONGEST = 1.01  # of a vector that counts as one of unit length
@@ -25,6 +26,7 @@ _CHUNK_VALUES = 2**21  # of a chunk of vectors, which stays in the cache that co
 _STEP_ROWS = 128  # products have few shapes, see Operand
 _UNITS = 4096.0  # of a bound, a unit
 _NO_BOUND = 32767  # higher than any similarity
+_FAR_SHARE = 8  # of so many centroids one, which has moved farthest, is compared with all vectors
 _SLACK = 1e-6  # above the rounding of a similarity to float32
 
 
@@ -96,23 +98,44 @@ class Groups:
         return group
 
 
+@dataclass(frozen=True)
+class Moves:
+    """How far centroids have moved since the bounds began.
+
+    Attributes:
+        groups: [num_groups] float64: at least as far as each centroid of the group, but for the far ones of each round.
+        far: ascending places of the centroids that have moved farthest in the last round.
+    """
+
+    groups: np.ndarray
+    far: np.ndarray
+
+    def further(self, before: np.ndarray, after: np.ndarray, groups: Groups) -> "Moves":
+        """One round on: [k, d] centroids before and after it."""
+        length = np.linalg.norm(after.astype(np.float64) - before, axis=1)[groups.order]
+        far = np.sort(np.argpartition(length, -(len(length) // _FAR_SHARE))[-(len(length) // _FAR_SHARE) :])
+        length[far] = 0
+        most = np.maximum.reduceat(length, np.arange(0, len(length), groups.width))
+        return Moves(self.groups + most * LONGEST + 1e-9, far)
+
+
 class Nearest:
     """Centroids that are looked for."""
 
-    def __init__(self, centroids: np.ndarray, groups: Groups | None = None, moved: np.ndarray | None = None) -> None:
+    def __init__(self, centroids: np.ndarray, groups: Groups | None = None, moves: Moves | None = None) -> None:
         """Round the centroids.
 
         Args:
             centroids: [k, d] float32 of unit length.
             groups: needed for bounds; None: in the order given.
-            moved: [num_groups] how far the centroids of a group have moved in all since the bounds began.
+            moves: since the bounds began; None: they begin now.
 
         Raises:
             ValueError: a centroid is not finite.
         """
         self.groups = groups or Groups(np.arange(len(centroids), dtype=np.int32), 4 * GROUP)
         self._centroids = np.ascontiguousarray(centroids, np.float32)
-        self._moved = np.zeros(len(self.groups)) if moved is None else moved
+        self._moves = moves or Moves(np.zeros(len(self.groups)), np.empty(0, np.int64))
         self._operand = Operand.of(self._centroids[self.groups.order])
         self._group_of = self.groups.of_clusters()
 
@@ -128,75 +151,100 @@ class Nearest:
         """
         step = chunk_rows(vectors.shape[1])
         for start in range(0, len(vectors), step):
-            stop = min(start + step, len(vectors))
-            self._update(np.require(vectors[start:stop], requirements=["C", "W"]), places.rows(start, stop))
+            part = np.require(vectors[start : start + step], requirements=["C", "W"])
+            exact = part.astype(np.float32, copy=False)
+            chunk = _Chunk(part, exact, places.rows(start, start + len(part)))
+            _own_similarities(exact, self._centroids, chunk.places.clusters, chunk.places.similarities)
+            if device().type == "cuda":
+                self._look_at_all(chunk)
+            else:
+                self._look_at_what_may_be_nearer(chunk)
 
-    def _update(self, vectors: np.ndarray, places: Places) -> None:
-        exact = vectors.astype(np.float32, copy=False)
-        _own_similarities(exact, self._centroids, places.clusters, places.similarities)
-        if device().type == "cuda":
-            self._update_at_once(vectors, places)
-            return
-        need = np.ones((len(self.groups), len(vectors)), bool)
-        if places.bounds.shape[1]:
-            _needed(places.similarities, places.bounds, np.ceil(self._moved * _UNITS).astype(np.int32), need)
+    def _look_at_what_may_be_nearer(self, chunk: "_Chunk") -> None:
+        everything, far = np.arange(len(chunk.exact)), self._moves.far
+        need = self._needed(chunk)
+        if need.mean() > 1 - 2 / _FAR_SHARE:
+            need[:] = True
+        elif len(far):
+            self._look_at(chunk, Operand.of(chunk.vectors), everything, everything, far)
+            need = self._needed(chunk)
         rows = np.flatnonzero(need.any(axis=0))
         if not len(rows):
             return
-        operand = Operand.of(vectors[rows] if len(rows) < len(vectors) else vectors)
-        if places.bounds.shape[1] and operand.longest > LONGEST:
-            raise ValueError(f"a vector is {operand.longest:.3g} long; k-means on the sphere wants them of unit length")
-        error = margin(operand, self._operand) + _SLACK
+        operand = Operand.of(chunk.vectors[rows] if len(rows) < len(everything) else chunk.vectors)
         for group in range(len(self.groups)):
-            self._look_at(group, np.flatnonzero(need[group, rows]), rows, operand, exact, error, places)
+            first = group * self.groups.width
+            members = np.arange(first, min(first + self.groups.width, len(self.groups.order)))
+            self._look_at(chunk, operand, rows, np.flatnonzero(need[group, rows]), members)
+
+    def _needed(self, chunk: "_Chunk") -> np.ndarray:
+        """[num_groups, n] bool: which groups may hold a centroid that is no farther than the vector's own."""
+        need = np.ones((len(self.groups), len(chunk.exact)), bool)
+        if chunk.places.bounds.shape[1]:
+            moved = np.ceil(self._moves.groups * _UNITS).astype(np.int32)
+            _needed(chunk.places.similarities, chunk.places.bounds, moved, need)
+        return need
 
     def _look_at(
-        self,
-        group: int,
-        wanted: np.ndarray,
-        rows: np.ndarray,
-        operand: Operand,
-        exact: np.ndarray,
-        error: float,
-        places: Places,
+        self, chunk: "_Chunk", operand: Operand, rows: np.ndarray, wanted: np.ndarray, members: np.ndarray
     ) -> None:
-        """Compare the ``wanted`` of the operand's rows, which are ``rows`` of the chunk, with one group."""
+        """Compare vectors with centroids.
+
+        Args:
+            chunk: of vectors.
+            operand: some of them, rounded.
+            rows: which these are.
+            wanted: which of the operand's to compare.
+            members: ascending places: those of one group, or some of any group.
+        """
         if not len(wanted):
             return
-        values = operand.values
+        has_bounds = chunk.places.bounds.shape[1] > 0
+        if has_bounds and operand.longest > LONGEST:
+            raise ValueError(f"a vector is {operand.longest:.3g} long; k-means on the sphere wants them of unit length")
+        values, at = operand.values, wanted
         if len(wanted) < 0.9 * len(rows):
             filled = np.zeros(-(-len(wanted) // _STEP_ROWS) * _STEP_ROWS, np.int64)
             filled[: len(wanted)] = wanted
-            values = values.index_select(0, torch.from_numpy(filled))
-            at = np.arange(len(wanted))
+            values, at = values.index_select(0, torch.from_numpy(filled)), np.arange(len(wanted))
+        clusters = self.groups.order[members]
+        group = self._group_of[clusters]
+        starts = np.append(np.flatnonzero(np.append(True, group[1:] != group[:-1])), len(group))
+        is_group = len(members) == members[-1] + 1 - members[0] and len(starts) == 2
+        columns = self._operand.values
+        if is_group:
+            columns = columns[members[0] : members[0] + self.groups.width]
         else:
-            at = wanted
-        first = group * self.groups.width
-        products = (values @ self._operand.values[first : first + self.groups.width].T).bfloat16()
+            columns = columns.index_select(0, torch.from_numpy(members))
+        products = (values @ columns.T).bfloat16().view(torch.int16).numpy()
+        error = margin(operand, self._operand) + _SLACK
+        places = chunk.places
         _settle(
-            products.view(torch.int16).numpy(), at, rows[wanted], self.groups.order[first : first + self.groups.width],
-            group, self._group_of, exact, self._centroids, error, self._moved,
-            places.clusters, places.similarities, places.bounds,
+            products, at, rows[wanted], clusters, starts, is_group, self._group_of, chunk.exact, self._centroids,
+            error, self._moves.groups, places.clusters, places.similarities, places.bounds,
         )  # fmt: skip
 
-    def _update_at_once(self, vectors: np.ndarray, places: Places) -> None:
-        """The same with all centroids in one product, where the products are: on a GPU that is faster than choosing."""
-        operand = Operand.of(vectors)
-        products = (operand.values @ self._operand.values.T)[: len(vectors), : len(self.groups.order)]
-        reach = 2 * (margin(operand, self._operand) + _SLACK)
-        limit = products.float().amax(dim=1, keepdim=True) * 1.0
-        limit = limit - limit.abs() * 2.0**-7 - rounded_up(reach)
-        row, place = (found.cpu().numpy() for found in torch.nonzero(products.float() >= limit, as_tuple=True))
+    def _look_at_all(self, chunk: "_Chunk") -> None:
+        """One product with all centroids, where the products are: on a GPU that is faster than choosing."""
+        operand = Operand.of(chunk.vectors)
+        products = (operand.values @ self._operand.values.T)[: len(chunk.vectors), : len(self.groups.order)].float()
+        limit = products.amax(dim=1, keepdim=True)
+        limit = limit - limit.abs() * 2.0**-7 - 2.01 * (margin(operand, self._operand) + _SLACK)  # bfloat16 twice
+        row, place = (found.cpu().numpy() for found in torch.nonzero(products >= limit, as_tuple=True))
         cluster = self.groups.order[place]
-        similarity = similarities_of_rows(vectors, self._centroids, row, cluster)
+        similarity = similarities_of_rows(chunk.exact, self._centroids, row, cluster)
         order = np.lexsort((cluster, -similarity, row))
         first = order[np.unique(row[order], return_index=True)[1]]
-        places.clusters[:], places.similarities[:] = cluster[first], similarity[first]
+        chunk.places.clusters[:], chunk.places.similarities[:] = cluster[first], similarity[first]
 
 
-def rounded_up(value: float) -> float:
-    """The least float32 that is not below a value."""
-    return -rounded_down(-value, torch.float32)
+@dataclass(frozen=True)
+class _Chunk:
+    """Vectors as they are stored and as float32, and where they belong."""
+
+    vectors: np.ndarray
+    exact: np.ndarray
+    places: Places
 
 
 def chunk_rows(dim: int) -> int:
@@ -230,7 +278,8 @@ def _settle(
     at: np.ndarray,
     rows: np.ndarray,
     members: np.ndarray,
-    group: int,
+    starts: np.ndarray,
+    is_group: bool,
     group_of: np.ndarray,
     vectors: np.ndarray,
     centroids: np.ndarray,
@@ -240,51 +289,54 @@ def _settle(
     similarities: np.ndarray,
     bounds: np.ndarray,
 ) -> None:
-    """Move every row to the nearest of its own centroid and a group's, and bound what is left of the group.
+    """Move every row to the nearest of its own centroid and some others, and bound those that it is not moved to.
 
     The products are the bits of bfloat16; row ``at[j]`` of them is that of vector ``rows[j]``. The bits of positive
-    numbers are in the order of the numbers, and those of negative ones, as whole numbers, below them.
+    numbers are in the order of the numbers, and those of negative ones, as whole numbers, below them. The members are
+    the whole of one group, or lie in groups one after the other, which begin at ``starts``.
     """
-    num = len(members)
     terms = np.zeros(max(vectors.shape[1], 1), np.float64)
     number = np.empty(1, np.float32)
     bits = number.view(np.int32)
     for j in range(len(rows)):
-        row = rows[j]
-        found = products[at[j]]
-        most = np.int16(-32768)
-        for i in range(num):  # vectorised
-            most = max(most, found[i])
-        number[0] = np.float32(similarities[row] - error)
-        limit = _in_order(bits[0]) >> 16  # rounding keeps the order, so what is rounded is no less than this
+        row, found = rows[j], products[at[j]]
         before, before_similarity = clusters[row], similarities[row]
+        most = np.int16(-32768)
+        for i in range(len(members)):  # vectorised
+            most = max(most, found[i])
+        number[0] = np.float32(before_similarity - error)
+        limit = _in_order(bits[0]) >> 16  # rounding keeps the order, so what is rounded is no less than this
         if most >= limit or limit <= 0:
             for sweep in range(2):  # the likeliest first, which leaves few others
-                for i in range(num):
+                for i in range(len(members)):
                     if (found[i] == most) != (sweep == 0) or _in_order(np.int32(found[i]) << 16) >> 16 < limit:
                         continue
                     cluster = members[i]
                     if cluster == clusters[row]:
                         continue
                     similarity = halving_sum(vectors[row], centroids[cluster], terms)
-                    if similarity > similarities[row] or (
-                        similarity == similarities[row] and cluster < clusters[row]
-                    ):
+                    if similarity > similarities[row] or (similarity == similarities[row] and cluster < clusters[row]):
                         clusters[row], similarities[row] = cluster, similarity
                         number[0] = np.float32(similarity - error)
                         limit = _in_order(bits[0]) >> 16
         if bounds.shape[1] == 0:
             continue
-        if group_of[clusters[row]] == group:
-            most = np.int16(-32768)
-            for i in range(num):
-                if members[i] != clusters[row]:
-                    most = max(most, found[i])
-        bits[0] = (np.int32(max(most, np.int16(-1))) + 1) << 16  # the next higher number of bfloat16; 0 if negative
-        bounds[row, group] = _in_units(number[0] + error - moved[group])
-        if before >= 0 and before != clusters[row] and group_of[before] != group:
+        if before >= 0 and before != clusters[row]:
             left = group_of[before]
             bounds[row, left] = max(bounds[row, left], _in_units(before_similarity + 1e-6 - moved[left]))
+        for part in range(len(starts) - 1):
+            group = group_of[members[starts[part]]]
+            most = np.int16(-32768)
+            for i in range(starts[part], starts[part + 1]):
+                most = max(most, found[i])
+            if group == group_of[clusters[row]]:
+                most = np.int16(-32768)
+                for i in range(starts[part], starts[part + 1]):
+                    if members[i] != clusters[row]:
+                        most = max(most, found[i])
+            bits[0] = (np.int32(max(most, np.int16(-1))) + 1) << 16  # the next higher bfloat16; 0 for negative ones
+            bound = _in_units(number[0] + error - moved[group])
+            bounds[row, group] = bound if is_group else max(bounds[row, group], bound)
 
 
 @compiled
