@@ -7,7 +7,8 @@ import pyarrow as pa
 from pyspark.sql import functions as F
 
 from curation import schema
-from curation.schema import POOL
+from curation.schema import POOL, Reason
+from curation.selection.balance import balanced_sample
 from curation.selection.policy import select
 from curation.selection.retrieval import cluster_based, everything
 from spark_jobs.ledger import ledger_rows
@@ -43,7 +44,9 @@ def run(context: Context) -> Outcome:
             )
         elif name in found:
             logs.append(found[name])
-    if not recipe.sets:
+    if recipe.balance is not None:
+        logs.append(balanced_sample(store.table("centroids"), in_pool, recipe.balance.target, recipe.seed))
+    if not recipe.sets and recipe.balance is None:
         logs.append(everything(POOL, in_pool["image_id"].to_pylist()))
     log = pa.concat_tables([schema.RETRIEVALS.schema.empty_table(), *logs])
     store.write(schema.RETRIEVALS, log, context.run)
@@ -55,6 +58,10 @@ def run(context: Context) -> Outcome:
     best = store.frame(spark, schema.RETRIEVALS).groupBy("image_id").agg(F.max("similarity").alias("similarity"))
     selected = store.frame(spark, schema.SELECTION).select("image_id", F.lit(None).cast("string").alias("reason"))
     dropped = spark.createDataFrame(chosen.dropped.to_pylist(), "image_id string, reason string")
+    if recipe.balance is not None:
+        not_asked_for = F.col("reason") == str(Reason.NOT_RETRIEVED)
+        reason = F.when(not_asked_for, str(Reason.OVER_BUDGET)).otherwise(F.col("reason"))
+        dropped = dropped.withColumn("reason", reason)
     rows = ledger_rows(
         selected.unionByName(dropped).join(best, "image_id", "left"),
         image_id="image_id",
@@ -68,7 +75,7 @@ def run(context: Context) -> Outcome:
 
 STAGE = Stage(
     name="retrieve",
-    version=2,
+    version=3,
     after="cluster",
     writes=lambda _: (schema.RETRIEVALS, schema.SELECTION),
     run=run,

@@ -5,12 +5,11 @@ Three things make it so. A matrix product only proposes the nearest centroids, a
 a pure function of the points and the centroids: what it knows from rounds before only saves it work.
 """
 
-from collections.abc import Iterator
 from typing import Protocol
 
 import numpy as np
 
-from curation.clusters.nearest import Groups, Moves, Nearest, Places, chunk_rows
+from curation.clusters.nearest import GROUP, Groups, Moves, Nearest, Places, chunk_rows
 from curation.clusters.start import SAMPLE_PER_CLUSTER, start
 from curation.neighbours.compiled import compiled
 from curation.neighbours.compute import in_order
@@ -85,11 +84,15 @@ def start_size(num_points: int, k: int) -> int:
 
 
 class Lloyd:
-    """Rounds over points in memory or in a file, with bounds from round to round as far as there is memory for them."""
+    """Rounds over points in memory or in a file, with bounds from round to round as far as there is memory for them.
 
-    def __init__(
-        self, points: Points, k: int, memory_bytes: int | None = None, num_threads: int | None = None
-    ) -> None:
+    Attributes:
+        places: where the points belonged in the last round.
+        groups: of centroids, which bounds are kept for; None: there are none.
+        moves: of the centroids since the bounds began.
+    """
+
+    def __init__(self, points: Points, k: int, memory_bytes: int | None = None, num_threads: int | None = None) -> None:
         """Make room.
 
         Args:
@@ -103,17 +106,17 @@ class Lloyd:
             ValueError: the memory is too little for the centroids and their sums.
         """
         self._points, self._num_threads = points, num_threads
-        (num, dim), most = points.shape, -(-k // 64)
+        (num, dim), most = points.shape, -(-k // GROUP)
         if memory_bytes is not None:
-            needed = k * dim * (8 + 5 * 4) + num * 8 + _IN_FLIGHT_BYTES
+            needed = needed_bytes(num, dim, k)
             if memory_bytes < needed:
                 raise ValueError(f"{memory_bytes} bytes of memory: k-means of {num} x {dim}, k = {k} needs {needed}")
             most = min(most, (memory_bytes - needed) // (2 * num))
         self._num_groups = most if most >= _FEWEST_GROUPS else 0
-        self._groups: Groups | None = None
-        self._places = Places.unknown(num)
+        self.groups: Groups | None = None
+        self.places = Places.unknown(num)
         self._centroids = np.empty((0, dim), np.float32)
-        self._moves: Moves | None = None
+        self.moves: Moves | None = None
         self._sums = np.zeros((k, dim), np.int64)
         self._counts = np.zeros(k, np.int64)
 
@@ -126,19 +129,19 @@ class Lloyd:
         return new
 
     def _assign(self, centroids: np.ndarray) -> None:
-        if self._groups is None and self._num_groups:
-            self._groups = Groups.of(centroids, self._num_groups)
-            self._places = Places.unknown(len(self._points), len(self._groups))
-            self._moves = Moves(np.zeros(len(self._groups)), np.empty(0, np.int64))
-        elif self._groups is not None and self._moves is not None:
-            self._moves = self._moves.further(self._centroids, centroids, self._groups)
+        if self.groups is None and self._num_groups:
+            self.groups = Groups.of(centroids, self._num_groups)
+            self.places = Places.unknown(len(self._points), len(self.groups))
+            self.moves = Moves(np.zeros(len(self.groups)), np.empty(0, np.int64))
+        elif self.groups is not None and self.moves is not None:
+            self.moves = self.moves.further(self._centroids, centroids, self.groups)
         self._centroids = centroids
-        nearest = Nearest(centroids, self._groups, self._moves)
+        nearest = Nearest(centroids, self.groups, self.moves)
         step = chunk_rows(self._points.shape[1])
 
         def update(first: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
             vectors = self._points[first : first + step]
-            places = self._places.rows(first, first + len(vectors))
+            places = self.places.rows(first, first + len(vectors))
             before = places.clusters.copy()
             nearest.update(vectors, places)
             gone = np.flatnonzero(before != places.clusters)
@@ -151,11 +154,16 @@ class Lloyd:
         empty, donors = refills(self._counts)
         rows = []
         for cluster, wanted in donors.items():
-            members = np.flatnonzero(self._places.clusters == cluster)
-            worst = np.lexsort((members, self._places.similarities[members]))[:wanted]
+            members = np.flatnonzero(self.places.clusters == cluster)
+            worst = np.lexsort((members, self.places.similarities[members]))[:wanted]
             rows += members[worst].tolist()
         vectors = [self._points[row : row + 1][0] for row in rows]
         return empty[: len(rows)], np.array(vectors, np.float32)
+
+
+def needed_bytes(num_points: int, dim: int, k: int) -> int:
+    """What :class:`Lloyd` needs at least besides its points."""
+    return k * dim * (8 + 5 * 4) + num_points * 8 + _IN_FLIGHT_BYTES
 
 
 def assign(points: np.ndarray, centroids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

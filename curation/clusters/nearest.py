@@ -153,21 +153,21 @@ class Nearest:
         for start in range(0, len(vectors), step):
             part = np.require(vectors[start : start + step], requirements=["C", "W"])
             exact = part.astype(np.float32, copy=False)
-            chunk = _Chunk(part, exact, places.rows(start, start + len(part)))
+            chunk = Chunk(part, exact, places.rows(start, start + len(part)))
             _own_similarities(exact, self._centroids, chunk.places.clusters, chunk.places.similarities)
             if device().type == "cuda":
-                self._look_at_all(chunk)
+                self.look_at_all(chunk)
             else:
                 self._look_at_what_may_be_nearer(chunk)
 
-    def _look_at_what_may_be_nearer(self, chunk: "_Chunk") -> None:
+    def _look_at_what_may_be_nearer(self, chunk: "Chunk") -> None:
         everything, far = np.arange(len(chunk.exact)), self._moves.far
-        need = self._needed(chunk)
+        need = self.needed(chunk)
         if need.mean() > 1 - 2 / _FAR_SHARE:
             need[:] = True
         elif len(far):
             self._look_at(chunk, Operand.of(chunk.vectors), everything, everything, far)
-            need = self._needed(chunk)
+            need = self.needed(chunk)
         rows = np.flatnonzero(need.any(axis=0))
         if not len(rows):
             return
@@ -177,7 +177,7 @@ class Nearest:
             members = np.arange(first, min(first + self.groups.width, len(self.groups.order)))
             self._look_at(chunk, operand, rows, np.flatnonzero(need[group, rows]), members)
 
-    def _needed(self, chunk: "_Chunk") -> np.ndarray:
+    def needed(self, chunk: "Chunk") -> np.ndarray:
         """[num_groups, n] bool: which groups may hold a centroid that is no farther than the vector's own."""
         need = np.ones((len(self.groups), len(chunk.exact)), bool)
         if chunk.places.bounds.shape[1]:
@@ -186,7 +186,7 @@ class Nearest:
         return need
 
     def _look_at(
-        self, chunk: "_Chunk", operand: Operand, rows: np.ndarray, wanted: np.ndarray, members: np.ndarray
+        self, chunk: "Chunk", operand: Operand, rows: np.ndarray, wanted: np.ndarray, members: np.ndarray
     ) -> None:
         """Compare vectors with centroids.
 
@@ -224,7 +224,7 @@ class Nearest:
             error, self._moves.groups, places.clusters, places.similarities, places.bounds,
         )  # fmt: skip
 
-    def _look_at_all(self, chunk: "_Chunk") -> None:
+    def look_at_all(self, chunk: "Chunk") -> None:
         """One product with all centroids, where the products are: on a GPU that is faster than choosing."""
         operand = Operand.of(chunk.vectors)
         products = (operand.values @ self._operand.values.T)[: len(chunk.vectors), : len(self.groups.order)].float()
@@ -239,8 +239,8 @@ class Nearest:
 
 
 @dataclass(frozen=True)
-class _Chunk:
-    """Vectors as they are stored and as float32, and where they belong."""
+class Chunk:
+    """Vectors [n, d] as they are stored and as float32, and where they belong."""
 
     vectors: np.ndarray
     exact: np.ndarray

@@ -16,6 +16,7 @@ from curation.neighbours.quantiser import codes_of
 SAMPLE_PER_CLUSTER = 8  # rows that the start is drawn from
 _BATCH = 256
 _CHUNK_ROWS = 512
+_CLONES = 1e-6  # below the distance of vectors that differ once rounded, above that of a row to itself
 _UNITS = 2.0**24  # of a distance of 1; sums of whole numbers have no order
 
 
@@ -71,10 +72,8 @@ def _approach(
 def _distances(codes: np.ndarray, lengths: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """[a, b] int64 distances of rows in units."""
     products = (torch.from_numpy(codes[a]).float() @ torch.from_numpy(codes[b]).float().T).numpy()
-    distance = np.full((len(a), len(b)), 2 * int(_UNITS))
-    for column in range(len(b)):
-        _lower(products[:, column : column + 1].copy(), lengths[a], lengths[b[column : column + 1]], distance[:, column])
-    return distance
+    cosines = products / lengths[a][:, None] / lengths[b]
+    return np.where(cosines < 1 - _CLONES, (_UNITS * (1 - cosines)).astype(np.int64), 0)
 
 
 def _chunks(sample: np.ndarray) -> Iterator[np.ndarray]:
@@ -97,5 +96,5 @@ def _lower(products: np.ndarray, lengths: np.ndarray, other_lengths: np.ndarray,
         closest = -1.0
         for i in range(len(other_lengths)):
             closest = max(closest, np.float64(products[row, i]) / other_lengths[i])
-        apart = np.int64(16777216.0 * (1.0 - closest / lengths[row]))
-        distance[row] = min(distance[row], apart if apart > 16 else 0)  # the row itself and its clones, but for rounding
+        cosine = closest / lengths[row]
+        distance[row] = min(distance[row], np.int64(2.0**24 * (1 - cosine)) if cosine < 1 - 1e-6 else 0)

@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 from curation.schema import SELECTION, Reason
 from curation.selection.hash_order import hash_order
 
-_SOURCE_ORDER = ("all", "sample", "cluster")  # an image that came by several ways counts for the first
+_SOURCE_ORDER = ("all", "sample", "cluster", "balanced")  # an image that came by several ways counts for the first
 
 
 @dataclass(frozen=True)
