@@ -3,8 +3,8 @@
 What goes: Parquet files that no version of a table names, half-written files, search indexes of runs that died, plans
 of embedding that are void, rounds of k-means that nobody continues, and the tar shards of finished runs that no current
 table names any more. Every version of every table stays. The shards and rounds of a run that has not finished stay too,
-since it may continue, and so do a plan and its parts; with a recipe in place of the store, only the shards and rounds of
-the runs that this recipe would continue.
+since it may continue, and so do a plan and its parts; with a recipe in place of the store, only those of the runs that
+this recipe would continue.
 """
 
 import argparse
