@@ -16,7 +16,7 @@ import pyarrow as pa
 from pyspark.sql import DataFrame
 from pyspark.sql.pandas.types import from_arrow_schema
 
-from curation.clusters.kmeans import normalised, partial_sums, refills
+from curation.clusters.kmeans import normalised, partial_sums, refill, refills, spreads
 from curation.clusters.nearest import Nearest, Places, chunk_rows
 from curation.clusters.points import StoredPoints
 from curation.store import locate
@@ -27,7 +27,7 @@ from spark_jobs.vectors import matrix
 _BLOCK_BYTES = 2**23  # of the sums in a row
 _WRITTEN = pa.schema([("name", pa.string())])
 _SUMS = pa.schema([("block", pa.int32()), ("sums", pa.binary()), ("counts", pa.binary())])
-_MEANS = pa.schema([("block", pa.int32()), ("vectors", pa.binary()), ("counts", pa.binary())])
+_MEANS = pa.schema([("block", pa.int32()), *((name, pa.binary()) for name in ("vectors", "counts", "spreads"))])
 _WORST = pa.schema(
     [("cluster", pa.int32()), ("similarity", pa.float32()), ("image_id", pa.string()), ("vector", pa.binary())]
 )
@@ -56,7 +56,7 @@ class SparkLloyd:
         with filesystem.open(f"{folder}/parts.json", "rb") as file:
             self._parts = [f"{folder}/{name}" for name in json.load(file)]
 
-    def improved(self, centroids: np.ndarray) -> np.ndarray:
+    def improved(self, centroids: np.ndarray, share: float = 0.0) -> np.ndarray:
         """One round: [k, d] float32 centroids, which are the last of the rounds, to those of the next."""
         dim = centroids.shape[1]
         width = max(1, _BLOCK_BYTES // (8 * dim))
@@ -65,15 +65,16 @@ class SparkLloyd:
         rows = means.toArrow().sort_by("block").to_pylist()
         new = np.concatenate([matrix_of(row["vectors"], dim) for row in rows])
         counts = np.concatenate([np.frombuffer(row["counts"], "<i8") for row in rows])
+        spread = np.concatenate([np.frombuffer(row["spreads"], "<f8") for row in rows])
         assert new.shape == centroids.shape
-        empty, donors = refills(counts)
-        if donors:
-            vectors = self._worst(donors)
-            new[empty[: len(vectors)]] = vectors
+        weak, donors = refills(counts, spread, share)
+        refill(new, weak, donors, self._worst(donors))
         return new
 
     def _worst(self, donors: dict[int, int]) -> np.ndarray:
         """[m, d] the worst-placed members of some clusters, in the order of the clusters."""
+        if not donors:
+            return np.empty((0, 0), np.float32)
         found = self._of_parts(_worst_of(self._rounds, donors), _WORST).toArrow().to_pylist()
         vectors = []
         for cluster, wanted in donors.items():
@@ -156,7 +157,12 @@ def _mean(rounds: Rounds, width: int):  # noqa: ANN202
             for part in range(batch.num_rows):
                 sums += np.frombuffer(batch["sums"][part].as_buffer(), "<i8").reshape(sums.shape)
                 counts += np.frombuffer(batch["counts"][part].as_buffer(), "<i8")
-        row = {"block": block, "vectors": normalised(sums, before).tobytes(), "counts": counts.tobytes()}
+        row = {
+            "block": block,
+            "vectors": normalised(sums, before).tobytes(),
+            "counts": counts.tobytes(),
+            "spreads": spreads(sums, counts, before).tobytes(),
+        }
         return pa.Table.from_pylist([row], schema=_MEANS)
 
     return mean

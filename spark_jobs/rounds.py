@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from curation.clusters.kmeans import weak_share
 from curation.store import Store, locate
 from curation.whole_files import put_whole
 
@@ -21,14 +22,14 @@ class Rounds:
     def train(
         self,
         start: Callable[[], np.ndarray],
-        improved: Callable[[np.ndarray], np.ndarray],
+        improved: Callable[[np.ndarray, float], np.ndarray],
         num_iterations: int,
     ) -> np.ndarray:
         """Do the rounds that are left, as ``curation.clusters.kmeans.train`` does them.
 
         Args:
             start: the centroids to begin with.
-            improved: centroids [k, d] to those after one more round; a pure function of them.
+            improved: centroids [k, d], and the share of ``refills``, to those after one more round; a pure function.
             num_iterations: rounds at most.
 
         Returns:
@@ -38,7 +39,7 @@ class Rounds:
         number, centroids = (numbers[-1], self.last()) if numbers else (0, start())
         self._put(number, centroids)
         while number < num_iterations:
-            before, centroids = centroids, improved(centroids)
+            before, centroids = centroids, improved(centroids, weak_share(number, num_iterations))
             number += 1
             self._put(number, centroids)
             if np.array_equal(before, centroids):

@@ -2,7 +2,8 @@
 
 Plain k-means puts most centroids where most images are. Centroids clustered again, level by level, spread over the
 concepts instead, and resampling carries that on: clusters that hold few of the level below weigh as much as those that
-hold many, since each gives the same number of members to the next round.
+hold many, since each gives the same number of members to the next round. Cells that hold little are rare concepts here,
+so they are not moved to where inertia would gain more.
 """
 
 from dataclasses import dataclass
@@ -45,10 +46,10 @@ def build(
     below = bottom
     for k in levels:
         k = min(k, len(below))
-        centroids = kmeans.train(below, k, num_iterations, seed)
+        centroids = kmeans.train(below, k, num_iterations, seed, moves_weak=False)
         for _ in range(num_rounds):
             chosen = closest(*kmeans.assign(below, centroids), num_resampled)
-            centroids = kmeans.train(below[chosen], min(k, len(chosen)), num_iterations, seed)
+            centroids = kmeans.train(below[chosen], min(k, len(chosen)), num_iterations, seed, moves_weak=False)
         tree.append(Level(centroids, kmeans.assign(below, centroids)[0]))
         below = centroids
     return tree

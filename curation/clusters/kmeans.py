@@ -5,6 +5,7 @@ Three things make it so. A matrix product only proposes the nearest centroids, a
 a pure function of the points and the centroids: what it knows from rounds before only saves it work.
 """
 
+import heapq
 from typing import Protocol
 
 import numpy as np
@@ -14,6 +15,8 @@ from curation.clusters.start import SAMPLE_PER_CLUSTER, start
 from curation.neighbours.compiled import compiled
 from curation.neighbours.compute import in_order
 
+_UNITS = 2.0**30  # of a component of a sum
+_WEAK = 0.3  # of the mean spread
 _IN_FLIGHT_BYTES = 2**27  # chunks that threads work on or that wait for their turn
 _FEWEST_GROUPS = 4  # with fewer, bounds save nothing
 
@@ -37,11 +40,13 @@ def train(
     seed: int,
     memory_bytes: int | None = None,
     num_threads: int | None = None,
+    *,
+    moves_weak: bool = True,
 ) -> np.ndarray:
     """Centroids by Lloyd's rounds from a k-means++ start.
 
-    Every round normalises the mean of each cell; an empty cell restarts at the worst-placed member of the
-    largest. Stops early when no centroid changes.
+    Every round normalises the mean of each cell. Empty cells, and in the first half of the rounds those that hold next
+    to nothing, move to where most is to be gained (:func:`refills`). Stops early when no centroid changes.
 
     Args:
         points: [n, d] float16 or float32 of unit length; the start is drawn from the first of them.
@@ -50,6 +55,7 @@ def train(
         seed: of the start.
         memory_bytes: see :class:`Lloyd`.
         num_threads: None: as many as torch uses.
+        moves_weak: whether cells move that hold next to nothing; else only empty ones do.
 
     Returns:
         [k, d] float32 of unit length.
@@ -59,8 +65,9 @@ def train(
     """
     centroids = first_centroids(points, k, seed, num_threads)
     lloyd = Lloyd(points, k, memory_bytes, num_threads)
-    for _ in range(num_iterations):
-        before, centroids = centroids, lloyd.improved(centroids)
+    for number in range(num_iterations):
+        share = weak_share(number, num_iterations) if moves_weak else 0.0
+        before, centroids = centroids, lloyd.improved(centroids, share)
         if np.array_equal(before, centroids):
             break
     return centroids
@@ -120,12 +127,12 @@ class Lloyd:
         self._sums = np.zeros((k, dim), np.int64)
         self._counts = np.zeros(k, np.int64)
 
-    def improved(self, centroids: np.ndarray) -> np.ndarray:
-        """One round: [k, d] float32 centroids to those of the next round."""
+    def improved(self, centroids: np.ndarray, share: float = 0.0) -> np.ndarray:
+        """One round: [k, d] float32 centroids to those of the next round; the share as in :func:`refills`."""
         self._assign(centroids)
         new = normalised(self._sums, centroids)
-        for cluster, vector in zip(*self._refills(), strict=True):
-            new[cluster] = vector
+        weak, donors = refills(self._counts, spreads(self._sums, self._counts, centroids), share)
+        refill(new, weak, donors, self._worst_placed(donors))
         return new
 
     def _assign(self, centroids: np.ndarray) -> None:
@@ -150,15 +157,13 @@ class Lloyd:
         for vectors, before, after in in_order(update, range(0, len(self._points), step), self._num_threads):
             _move(vectors, before, after, self._sums, self._counts)
 
-    def _refills(self) -> tuple[np.ndarray, np.ndarray]:
-        empty, donors = refills(self._counts)
+    def _worst_placed(self, donors: dict[int, int]) -> np.ndarray:
+        """[m, d] members of donors as :func:`refill` wants them."""
         rows = []
         for cluster, wanted in donors.items():
             members = np.flatnonzero(self.places.clusters == cluster)
-            worst = np.lexsort((members, self.places.similarities[members]))[:wanted]
-            rows += members[worst].tolist()
-        vectors = [self._points[row : row + 1][0] for row in rows]
-        return empty[: len(rows)], np.array(vectors, np.float32)
+            rows += members[np.lexsort((members, self.places.similarities[members]))[:wanted]].tolist()
+        return np.array([self._points[row : row + 1][0] for row in rows], np.float32)
 
 
 def needed_bytes(num_points: int, dim: int, k: int) -> int:
@@ -202,25 +207,71 @@ def normalised(sums: np.ndarray, centroids: np.ndarray) -> np.ndarray:
     return result
 
 
-def refills(counts: np.ndarray) -> tuple[np.ndarray, dict[int, int]]:
-    """Who gives to the empty cells: the largest cell one of its members, as if it had been split, and so on.
+def spreads(sums: np.ndarray, counts: np.ndarray, centroids: np.ndarray) -> np.ndarray:
+    """[k] float64: the sum over every cell's members of 1 - cosine to its centroid."""
+    result = np.empty(len(sums))
+    _spreads(sums, counts, centroids, result)
+    return result
+
+
+def weak_share(number: int, num_iterations: int) -> float:
+    """The share of :func:`refills` in a round, from 0: cells that move late would have no time to settle."""
+    return _WEAK if number < num_iterations // 2 else 0.0
+
+
+def refills(counts: np.ndarray, spread: np.ndarray, share: float) -> tuple[np.ndarray, dict[int, int]]:
+    """Which cells move, and to whom: the cell of the widest spread is split, as if that halved it, and so on.
+
+    A cell that holds little costs little when its members go to their next nearest; splitting a wide one saves more.
+    Without this, inertia depends on the luck of the start.
 
     Args:
         counts: [k] members of every cell.
+        spread: [k] of every cell, see :func:`spreads`.
+        share: cells of a smaller spread than this share of the mean move, besides those that are empty.
 
     Returns:
-        the empty cells, ascending, and how many members each donor gives, in the order in which they first give; the
-        worst-placed members of the first donor go to the first of the empty cells.
+        the cells that move, ascending, and how many come to each donor, in the order in which they first do; those of
+        the first donor come first.
     """
-    size, donors = counts.copy(), dict[int, int]()
-    empty = np.flatnonzero(counts == 0)
-    for _ in empty:
-        largest = int(np.argmax(size))
-        if size[largest] < 2:
+    weak = np.flatnonzero((counts == 0) | (spread < share * spread.mean()))
+    moves = set(weak.tolist())
+    widest = [(-wide, cell) for cell, wide in enumerate(spread.tolist()) if cell not in moves and wide > 0]
+    heapq.heapify(widest)
+    donors = dict[int, int]()
+    for _ in weak:
+        while widest and donors.get(widest[0][1], 0) + 1 >= counts[widest[0][1]]:
+            heapq.heappop(widest)
+        if not widest:
             break
-        donors[largest] = donors.get(largest, 0) + 1
-        size[largest] //= 2
-    return empty, donors
+        wide, cell = widest[0]
+        donors[cell] = donors.get(cell, 0) + 1
+        heapq.heapreplace(widest, (wide / 2, cell))
+    return weak, donors
+
+
+def refill(centroids: np.ndarray, weak: np.ndarray, donors: dict[int, int], members: np.ndarray) -> None:
+    """Put cells that move half-way between a donor's centroid and its worst-placed members.
+
+    Args:
+        centroids: [k, d] float32; changed.
+        weak: cells that move, as :func:`refills` gives them.
+        donors: likewise.
+        members: [m, d] float32, for each donor in turn as many as come to it, by their similarity to its centroid.
+    """
+    if donors:
+        donor = np.repeat(list(donors), list(donors.values()))
+        middles = (_UNITS * (centroids[donor].astype(np.float64) + members)).astype(np.int64)
+        centroids[weak[: len(donor)]] = normalised(middles, members)
+
+
+@compiled
+def _spreads(sums: np.ndarray, counts: np.ndarray, centroids: np.ndarray, result: np.ndarray) -> None:
+    for row in range(len(sums)):
+        total = 0.0
+        for i in range(sums.shape[1]):  # one after the other, so that no machine adds in another order
+            total += np.float64(sums[row, i]) * np.float64(centroids[row, i])
+        result[row] = max(np.float64(counts[row]) - total / 2.0**30, 0.0)
 
 
 @compiled

@@ -78,10 +78,10 @@ def test_empty_cells_are_refilled_alike(spark, tmp_path):
     start = np.repeat(points[:3].astype(np.float32), 4, axis=0)  # nine of twelve cells are empty
     seen = [start]
     lloyd = SparkLloyd(frame, 3, rounds)
-    rounds.train(lambda: start, lambda c: seen.append(lloyd.improved(c)) or seen[-1], 2)
+    rounds.train(lambda: start, lambda c, share: seen.append(lloyd.improved(c, share)) or seen[-1], 3)
     here = kmeans.Lloyd(points, 12)
-    for before, after in pairwise(seen):
-        assert here.improved(before).tobytes() == after.tobytes()
+    for number, (before, after) in enumerate(pairwise(seen)):
+        assert here.improved(before, kmeans.weak_share(number, 3)).tobytes() == after.tobytes()
     assert len(np.unique(seen[1], axis=0)) == 12
 
 
@@ -90,11 +90,11 @@ def test_rounds_go_on_where_they_stopped(tmp_path):
     whole = kmeans.train(points, 7, 5, 0)
     calls = []
 
-    def improved(centroids):
+    def improved(centroids, share):
         calls.append(len(calls))
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return kmeans.Lloyd(points, 7).improved(centroids)
+        return kmeans.Lloyd(points, 7).improved(centroids, share)
 
     def train():
         rounds = Rounds(Store(str(tmp_path)), "run")

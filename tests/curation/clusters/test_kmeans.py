@@ -79,15 +79,34 @@ def test_no_cell_stays_empty():
     assert len(set(kmeans.assign(vectors, centroids)[0])) == 10
 
 
-def test_the_largest_cells_give_their_worst_placed_members():
-    empty, donors = kmeans.refills(np.array([0, 9, 0, 4, 20, 0, 1]))
-    assert empty.tolist() == [0, 2, 5]
-    assert donors == {4: 2, 1: 1}  # 20, then 10 of it that are left, then 9
-    assert kmeans.refills(np.array([1, 0, 1]))[1] == {}
+def test_the_widest_cells_are_split_for_those_that_hold_next_to_nothing():
+    counts = np.array([0, 9, 0, 4, 20, 3, 1])
+    spread = np.array([0, 9, 0, 4, 20, 0.1, 0])
+    weak, donors = kmeans.refills(counts, spread, 0.0)
+    assert (weak.tolist(), donors) == ([0, 2], {4: 2})  # 20, then 10 of it that are left
+    weak, donors = kmeans.refills(counts, spread, 0.3)
+    assert (weak.tolist(), donors) == ([0, 2, 5, 6], {4: 3, 1: 1})  # 20, 10, 9, 5 of the first
+    assert kmeans.refills(np.array([2, 0, 0]), np.array([5.0, 0, 0]), 0.0)[1] == {0: 1}, "one stays"
     vectors = np.array([[1, 0], [0.8, 0.6], [0.96, 0.28], [0, 1]], np.float32)
     centroids = np.array([[1, 0], [0, -1], [0, 1]], np.float32)
     new = kmeans.Lloyd(vectors, 3).improved(centroids)
-    assert new[1].tolist() == vectors[1].tolist()
+    between = new[0] + vectors[1]
+    np.testing.assert_allclose(new[1], between / np.linalg.norm(between), atol=1e-6)
+
+
+def test_weak_cells_that_move_lower_the_inertia():
+    vectors = clustered(num=4000, num_blobs=40)
+
+    def mean_similarity(share):
+        fits = []
+        for seed in range(4):
+            lloyd, centroids = kmeans.Lloyd(vectors, 60), kmeans.first_centroids(vectors, 60, seed)
+            for number in range(20):
+                centroids = lloyd.improved(centroids, share if number < 10 else 0.0)
+            fits.append(kmeans.assign(vectors, centroids)[1].mean())
+        return np.mean(fits)
+
+    assert mean_similarity(0.3) > mean_similarity(0.0)
 
 
 def clustered(num=6000, d=32, num_blobs=600, dtype=np.float16, seed=0):
