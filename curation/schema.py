@@ -56,6 +56,7 @@ class Reason(enum.StrEnum):
     EVALUATION_COPY = "evaluation_copy"
     NOT_RETRIEVED = "not_retrieved"
     OVER_CAP = "over_cap"
+    OVER_BUDGET = "over_budget"
     TAKEN_DOWN = "taken_down"
     UNREADABLE = "unreadable"
     FACE_REMAINS = "face_remains"
@@ -282,7 +283,16 @@ FOREST = Table(
     _schema(lower_id=pa.string(), higher_id=pa.string(), similarity=pa.float32()),
 )
 
-CENTROIDS = Table("centroids", _schema(cluster=pa.int32(), vector=pa.binary()))  # float32, little endian
+CENTROIDS = Table(
+    "centroids",  # a tree of clusters: images belong to those of level 0
+    _schema(
+        level=pa.int32(),
+        cluster=pa.int32(),  # within the level
+        parent=pa.int32(),  # cluster of the level above; null at the top
+        vector=pa.binary(),  # float32, little endian
+    ),
+    version=2,
+)
 
 CLUSTERS = Table(
     "clusters",
@@ -297,7 +307,7 @@ RETRIEVALS = Table(
         image_id=pa.string(),
         rank=pa.int32(),
         similarity=pa.float32(),
-        source=pa.string(),  # sample | cluster | as_is | all
+        source=pa.string(),  # sample | cluster | as_is | all | balanced
     ),
 )
 

@@ -3,6 +3,7 @@
 ``recipe`` keys may change results and are hashed into each run; ``runtime`` keys must not change them.
 """
 
+from itertools import pairwise
 from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -160,13 +161,29 @@ class Dedup(Section):
 
 
 class Cluster(Section):
-    """Spherical k-means over the semantic embedding."""
+    """Spherical k-means over the semantic embedding, and its centroids clustered again, level by level."""
 
     model: str
-    num_clusters: int = Field(gt=0)
+    num_clusters: int = Field(gt=0)  # of the bottom level, to which images belong
     num_iterations: int = Field(20, gt=0)
     sample: int = Field(1_000_000, gt=0)  # training points, taken in hash order
+    levels: list[int] = []  # clusters of the levels above the bottom, the lowest first
+    resample_rounds: int = Field(3, ge=0)  # of a level above the bottom
+    resample_members: int = Field(4, gt=0)  # nearest to its centroid that a cluster gives to such a round
     seed: int = 0
+
+    @field_validator("levels")
+    @classmethod
+    def _levels_fall(cls, levels: list[int]) -> list[int]:
+        if any(k < 1 for k in levels) or any(b >= a for a, b in pairwise(levels)):
+            raise ValueError(f"levels {levels}: each level has fewer clusters than the one below it, the lowest first")
+        return levels
+
+    @model_validator(mode="after")
+    def _levels_lie_above(self) -> "Cluster":
+        if self.levels and self.levels[0] >= self.num_clusters:
+            raise ValueError(f"levels {self.levels}: give fewer clusters than num_clusters, {self.num_clusters}")
+        return self
 
 
 class Published(Section):
@@ -211,11 +228,18 @@ class Search(Section):
     sample: int = Field(1_000_000, gt=0)  # ivfpq: vectors the codebook is trained on, by hash order
 
 
+class Balance(Section):
+    """A sample of the pool that is balanced over the tree of clusters."""
+
+    target: int = Field(gt=0)  # images; met exactly where the pool has as many
+
+
 class Retrieve(Section):
-    """Selection of the release: by query sets, or everything where there are none."""
+    """Selection of the release: by query sets, by a balanced sample, or everything where there are neither."""
 
     model: str
     sets: dict[str, QuerySet] = {}  # name -> how it draws
+    balance: Balance | None = None  # besides the sets, or alone
     search: Search = Search()
     # paper: each query and cluster takes its share, collisions count; unique: an image that is taken is passed over
     policy: Literal["paper", "unique"] = "paper"
@@ -291,6 +315,13 @@ class EmbedWork(Section):
     threads: int = Field(1, gt=0)  # of a Spark task: as many as spark.task.cpus
 
 
+class ClusterWork(Section):
+    """How k-means is shared out."""
+
+    # of the driver, for training points, centroids and bounds; what needs more trains in Spark tasks, round by round
+    memory_bytes: int = Field(2**31, gt=0)
+
+
 class Runtime(Section):
     """How the work is done; no key here may change a result."""
 
@@ -299,6 +330,7 @@ class Runtime(Section):
     spark: Spark = Spark()
     download_threads: int = Field(16, gt=0, le=1024)  # URLs fetched at once by one task
     embed: EmbedWork = EmbedWork()
+    cluster: ClusterWork = ClusterWork()
     resolve: dict[str, str] = {}  # host or *.suffix -> address:port asked in its place; the only way to a local one
 
     @field_validator("resolve")

@@ -19,6 +19,7 @@ from curation.images.quality import QualityRules
 from curation.images.screening import screen
 from curation.schema import DROP, Reason
 from curation.store import Store
+from curation.takedown.tombstones import Tombstones, tombstones
 from spark_jobs.detections import look_at
 from spark_jobs.near_exact import place
 from spark_jobs.stage import Context
@@ -50,11 +51,12 @@ def judge_own_images(context: Context, kept: DataFrame) -> tuple[DataFrame, dict
     spread = spread.repartition(context.config.runtime.partitions, "image_id")
     located = spread.sortWithinPartitions("shard", "offset_bytes")
     rules, uri = context.config.recipe.screen.model_copy(update=_UNLIMITED), store.uri
+    taken_down = tombstones(store)
 
     def look(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         with Store(uri).shard_reader() as read:
             for batch in batches:
-                rows = [row | _looked_at(row, read, rules) for row in batch.to_pylist()]
+                rows = [row | _looked_at(row, read, rules, taken_down) for row in batch.to_pylist()]
                 yield pa.RecordBatch.from_pylist(rows, schema=schema.OWN_IMAGES.schema)
 
     store.write(schema.OWN_IMAGES, located.mapInArrow(look, from_arrow_schema(schema.OWN_IMAGES.schema)), context.run)
@@ -89,15 +91,13 @@ def _members(context: Context, names: list[str]) -> DataFrame:
 def _refused(context: Context) -> DataFrame:
     """One row (image_id, reason, evidence) for every image that no set may bring into a release."""
     spark, store, config = context.spark, context.store, context.config
-    copy, gone = F.lit(Reason.EVALUATION_COPY.value), F.lit(Reason.TAKEN_DOWN.value)
+    copy = F.lit(Reason.EVALUATION_COPY.value)
     held = store.frame(spark, schema.COLLECTIONS).where(F.col("collection").isin(config.recipe.dedup.against))
     found = store.frame(spark, schema.DECISIONS).where(F.col("run_id") == store.runs()["dedup"].run_id)
     found = found.where((F.col("decision") == DROP) & (F.col("reason") == copy))
-    asked = store.frame(spark, schema.TAKEDOWNS).where("image_id is not null")
     parts = [
         held.select("image_id", copy.alias("reason"), F.concat_ws(":", "collection", "path").alias("evidence")),
         found.select("image_id", copy.alias("reason"), "evidence"),
-        asked.select("image_id", gone.alias("reason"), F.col("requested_at").alias("evidence")),
     ]
     for name in config.recipe.dedup.against:
         if (uri := config.sources.stores.get(name)) is not None:
@@ -107,8 +107,10 @@ def _refused(context: Context) -> DataFrame:
     return reduce(DataFrame.unionByName, parts).groupBy("image_id").agg(why).select("image_id", "why.*")
 
 
-def _looked_at(row: Mapping[str, Any], read: Any, rules: QualityRules) -> dict[str, Any]:
-    """What decoding shows of an image that is not refused already."""
+def _looked_at(row: Mapping[str, Any], read: Any, rules: QualityRules, gone: Tombstones | None) -> dict[str, Any]:
+    """What decoding shows of an image that is not refused already, or was not taken down."""
+    if gone is not None and (request := gone.of_image(row["image_id"])) is not None:
+        return {"reason": Reason.TAKEN_DOWN.value, "evidence": f"request {request}"}
     if row["reason"] is not None:
         return {}
     try:

@@ -161,7 +161,8 @@ def _release(store: Tables, plan: Plan) -> Manifest | None:
         index, shards = remove_images(reader, uri, plan.images)
         runs = {stage: _restated_run(store, plan, manifest, stage) for stage in manifest.stages}
         nsfw = pc.field("label") == "nsfw"
-        scored = store.table("detections", ["image_id", "score"], nsfw)
+        tables = (schema.DETECTIONS.name, schema.OWN_DETECTIONS.name)
+        scored = pa.concat_tables([store.table(name, ["image_id", "score"], nsfw) for name in tables])
         highest = pc.max(scored.filter(pc.is_in(scored["image_id"], index["image_id"].combine_chunks()))["score"])
         safety = safety_of(reader, index, highest.as_py())
         name = manifest.recipe.get("publish", {}).get("name", "release")

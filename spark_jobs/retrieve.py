@@ -14,8 +14,9 @@ from pyspark.sql import functions as F
 
 from curation import schema
 from curation.composition import nominal
-from curation.schema import POOL
+from curation.schema import POOL, Reason
 from curation.selection import concepts
+from curation.selection.balance import balanced_sample
 from curation.selection.policy import Limits, Selected, Taken, select
 from curation.selection.retrieval import cluster_based, drawn_from, everything
 from spark_jobs.ledger import ledger_rows
@@ -44,6 +45,10 @@ def run(context: Context) -> Outcome:
     best = store.frame(spark, schema.RETRIEVALS).groupBy("image_id").agg(F.max("similarity").alias("similarity"))
     selected = store.frame(spark, schema.SELECTION).select("image_id", F.lit(None).cast("string").alias("reason"))
     dropped = spark.createDataFrame(chosen.dropped)
+    if recipe.balance is not None:
+        not_asked_for = F.col("reason") == str(Reason.NOT_RETRIEVED)
+        reason = F.when(not_asked_for, str(Reason.OVER_BUDGET)).otherwise(F.col("reason"))
+        dropped = dropped.withColumn("reason", reason)
     decided = selected.unionByName(dropped).join(best, "image_id", "left")
     decided = decided.withColumns({"evidence": F.lit(None).cast("string"), "threshold": F.lit(None).cast("double")})
     decided = decided.withColumn("score", F.col("similarity").cast("double")).select("image_id", *JUDGED)
@@ -78,8 +83,12 @@ def _admitted(own: pa.Table, clusters: pa.Table) -> pa.Table:
 def _log(context: Context, kept: DataFrame, clusters: pa.Table, in_pool: pa.Table, there: pa.Array) -> pa.Table:
     """Every candidate of every set, among the pool and the images ``there``."""
     recipe = context.config.recipe.retrieve
-    if not recipe.sets:
-        return everything(POOL, in_pool["image_id"].to_pylist())
+    logs = [schema.RETRIEVALS.schema.empty_table()]
+    if recipe.balance is not None:
+        centroids = context.store.table("centroids")
+        logs.append(balanced_sample(centroids, in_pool, recipe.balance.target, recipe.seed))
+    elif not recipe.sets:
+        logs.append(everything(POOL, in_pool["image_id"].to_pylist()))
     members = context.store.table("collections", columns=["collection", "image_id"])
     wanted: dict[str, int] = {}
     for name, queries in recipe.sets.items():
@@ -93,7 +102,6 @@ def _log(context: Context, kept: DataFrame, clusters: pa.Table, in_pool: pa.Tabl
             wanted[collection] = max(recipe.candidates(name), wanted.get(collection, 0))
     found = search_pool(context, kept, wanted) if wanted and len(in_pool) else {}
     ids = in_pool["image_id"].to_pylist()
-    logs = [schema.RETRIEVALS.schema.empty_table()]
     for name, queries in recipe.sets.items():
         collection = recipe.collection(name)
         if queries.method == "cluster":
@@ -128,7 +136,7 @@ def _sets(context: Context, clusters: pa.Table, chosen: Selected) -> dict[str, d
 
 def _concepts(context: Context, clusters: pa.Table, in_pool: pa.Table, selection: pa.Table) -> dict[str, Any]:
     """How even the pool and the selection are, and in which clusters each set lies."""
-    recipe, num = context.config.recipe.retrieve, context.store.table("centroids", columns=["cluster"]).num_rows
+    recipe, num = context.config.recipe.retrieve, _num_clusters(context)
     parts = {"pool": in_pool, "selection": selection}
     return {
         "balance": {
@@ -140,6 +148,11 @@ def _concepts(context: Context, clusters: pa.Table, in_pool: pa.Table, selection
             for name in recipe.sets
         },
     }
+
+
+def _num_clusters(context: Context) -> int:
+    """Of the level that images belong to."""
+    return context.store.table("centroids", ["cluster"], pc.field("level") == 0).num_rows
 
 
 def notes(metrics: dict[str, Any]) -> list[str]:
@@ -156,7 +169,7 @@ def notes(metrics: dict[str, Any]) -> list[str]:
 
 STAGE = Stage(
     name="retrieve",
-    version=3,
+    version=4,
     after="cluster",
     writes=lambda _: (schema.OWN_IMAGES, schema.OWN_DETECTIONS, schema.RETRIEVALS, schema.SELECTION),
     run=run,

@@ -1,9 +1,10 @@
 """Find, and remove if told to, what killed runs and runs of the past have left in a store.
 
 What goes: Parquet files that no version of a table names, half-written files, search indexes of runs that died, plans
-of embedding that are void, and the tar shards of finished runs that no current table names any more. Every version of
-every table stays. The shards of a run that has not finished stay too, since it may continue, and so do a plan and
-its parts; with a recipe in place of the store, only the shards of the runs that this recipe would continue.
+of embedding that are void, rounds of k-means that nobody continues, and the tar shards of finished runs that no current
+table names any more. Every version of every table stays. The shards and rounds of a run that has not finished stay too,
+since it may continue, and so do a plan and its parts; with a recipe in place of the store, only those of the runs that
+this recipe would continue.
 """
 
 import argparse
@@ -24,6 +25,7 @@ from curation.descriptors import plan as plans
 from curation.descriptors.plan import Plan
 from curation.store import Store
 from curation.whole_files import is_partial
+from spark_jobs import rounds
 from spark_jobs.config import CurationConfig
 from spark_jobs.run import STAGES
 from spark_jobs.stage import lock_store
@@ -63,7 +65,7 @@ def find_waste(store: Store, continued: frozenset[str] | None = None) -> list[Wa
     root = Path(store.uri)
     live = {plan.key: plan for plan in plans.plans(store)}
     found = [*_of_tables(store, root, live), *_of_shards(store, root, continued), *_of_indexes(store, root)]
-    found += _of_plans(root, live)
+    found += [*_of_plans(root, live), *_of_rounds(store, root, continued)]
     ordered = sorted((path.parent.relative_to(root).as_posix(), why, path) for path, why in found)
     waste = []
     for (folder, why), group in groupby(ordered, key=lambda entry: entry[:2]):
@@ -73,7 +75,7 @@ def find_waste(store: Store, continued: frozenset[str] | None = None) -> list[Wa
 
 
 def remove(store: Store, waste: list[Waste]) -> None:
-    """Remove the files, and the folders of shards, indexes and plans that are empty then."""
+    """Remove the files, and the folders of shards, indexes, plans and rounds that are empty then."""
     for each in waste:
         for path in each.files:
             path.unlink(missing_ok=True)
@@ -84,9 +86,9 @@ def remove(store: Store, waste: list[Waste]) -> None:
 
 
 def continued_runs(store: Tables, config: CurationConfig) -> frozenset[str]:
-    """Ids of the runs of a recipe that may have shards: they are made, or would be made or continued, by it."""
+    """Ids of the runs of a recipe that may have shards or rounds: made, or to be made or continued, by it."""
     ids: list[str] = []
-    for stage in STAGES[: schema.STAGES.index("embed") + 1]:  # embed: of collections in Parquet
+    for stage in STAGES[: schema.STAGES.index("cluster") + 1]:
         key, _ = stage.key(store, config, ids[-1] if ids else None)
         ids.append(key.run_id)
     return frozenset(ids)
@@ -154,6 +156,14 @@ def _of_plans(root: Path, live: Mapping[str, Plan]) -> Iterator[tuple[Path, str]
         if folder.name not in live:
             for path in _files(folder):
                 yield path, "a plan of embedding that is incomplete, or of a table that has moved on"
+
+
+def _of_rounds(store: Store, root: Path, continued: frozenset[str] | None) -> Iterator[tuple[Path, str]]:
+    finished = set(store.table("runs", columns=["run_id"])["run_id"].to_pylist())
+    for folder in _entries(root / rounds.FOLDER):
+        if folder.name in finished or (continued is not None and folder.name not in continued):
+            for path in _files(folder):
+                yield path, "a round of k-means of a run that is over"
 
 
 def _of_indexes(store: Store, root: Path) -> Iterator[tuple[Path, str]]:

@@ -59,7 +59,7 @@ class Quantiser:
             raise ValueError(f"num_lists {num_lists}: give 1 to {len(sample)}, the number of vectors trained on")
         if num_lists == 1:
             return cls(np.zeros((1, sample.shape[1]), np.int16))
-        codes = np.concatenate([_codes(*item).to(torch.int16).numpy() for item in enumerate(_chunks(sample))])
+        codes = np.concatenate([codes_of(*item).to(torch.int16).numpy() for item in enumerate(_chunks(sample))])
         points = np.flatnonzero(codes.any(axis=1))  # zeros have no direction
         if len(points) < num_lists:
             raise ValueError(
@@ -129,7 +129,7 @@ class Quantiser:
 
         def lists_of(item: tuple[int, np.ndarray]) -> np.ndarray:
             number, chunk = item
-            codes = torch.from_numpy(chunk) if chunk.dtype == np.int16 else _codes(number, chunk)
+            codes = torch.from_numpy(chunk) if chunk.dtype == np.int16 else codes_of(number, chunk)
             products = (codes.to(dtype) @ centroids.T).bfloat16()
             products[:, self.num_lists :] = -1  # what fills up the last block is the last to be taken
             lists = np.empty((len(chunk), m), np.int32)
@@ -169,8 +169,16 @@ def _chunks(vectors: np.ndarray) -> Iterator[np.ndarray]:
     return (vectors[start : start + _CHUNK_ROWS] for start in range(0, len(vectors), _CHUNK_ROWS))
 
 
-def _codes(number: int, vectors: np.ndarray) -> Tensor:
-    """[n, d] -> float32 whole numbers: every row by its own factor, as fine as the bounds allow; lists do not mind."""
+def codes_of(number: int, vectors: np.ndarray) -> Tensor:
+    """[n, d] -> float32 whole numbers: every row by its own factor, as fine as the bounds allow; lists do not mind.
+
+    Args:
+        number: of the chunk, for the message.
+        vectors: at most ``_CHUNK_ROWS`` float16 or float32 rows.
+
+    Raises:
+        ValueError: a row is not finite.
+    """
     codes = torch.from_numpy(np.require(vectors, requirements=["C", "W"])).float()  # torch wants to be able to write
     largest = codes.abs().amax(dim=1, keepdim=True)
     if not torch.isfinite(largest).all():

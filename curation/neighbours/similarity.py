@@ -55,16 +55,27 @@ def similarities_of_rows(a: np.ndarray, b: np.ndarray, left: np.ndarray, right: 
 
 
 @compiled
+def halving_sum(a: np.ndarray, b: np.ndarray, terms: np.ndarray) -> np.float32:
+    """What ``pair_similarities`` computes for one pair, to be called from compiled code.
+
+    Args:
+        a: [d] float32.
+        b: [d] float32.
+        terms: [max(d, 1)] float64, zeros at first; to be used again for the next pair.
+    """
+    for i in range(len(a)):
+        terms[i] = np.float64(a[i]) * np.float64(b[i])
+    width = len(a)
+    while width > 1:
+        half = (width + 1) // 2
+        for i in range(width - half):
+            terms[i] += terms[half + i]
+        width = half
+    return np.float32(terms[0])
+
+
+@compiled
 def _halving_sums(a: np.ndarray, b: np.ndarray, result: np.ndarray) -> None:
-    num_rows, dim = a.shape
-    terms = np.zeros(max(dim, 1), np.float64)
-    for row in range(num_rows):
-        for i in range(dim):
-            terms[i] = np.float64(a[row, i]) * np.float64(b[row, i])
-        width = dim
-        while width > 1:
-            half = (width + 1) // 2
-            for i in range(width - half):
-                terms[i] += terms[half + i]
-            width = half
-        result[row] = terms[0]
+    terms = np.zeros(max(a.shape[1], 1), np.float64)
+    for row in range(len(a)):
+        result[row] = halving_sum(a[row], b[row], terms)

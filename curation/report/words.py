@@ -52,6 +52,7 @@ RULES = {
     "evaluation_copy": "The copy descriptor links it, or the group it belongs to, to an image of an evaluation set.",
     "not_retrieved": "No query set asked for it.",
     "over_cap": "A query set brought it up, but had its share without it.",
+    "over_budget": "No query set asked for it, and its cluster's share of the balanced sample went to others.",
     "taken_down": "Its removal was requested.",
     "unreadable": "Its bytes could not be read back.",
     "face_remains": "The detector finds a face even after blurring.",

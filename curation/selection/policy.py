@@ -20,7 +20,7 @@ from curation.schema import SELECTION, Reason
 from curation.selection.hash_order import hash_order
 
 Policy = Literal["paper", "unique"]
-_SOURCE_ORDER = ("all", "as_is", "sample", "cluster")  # an image that came by several ways counts for the first
+_SOURCE_ORDER = ("all", "as_is", "sample", "cluster", "balanced")  # an image that came by several ways counts for the first
 _NO_LIMIT = np.iinfo(np.int64).max
 
 

@@ -30,6 +30,8 @@ _KEYS = {  # table -> its columns that name an image, and those that name a URL
     "forest": (("lower_id", "higher_id"), ()),
     "clusters": (("image_id",), ()),
     "retrievals": (("image_id", "query_id"), ()),
+    "own_images": (("image_id",), ()),
+    "own_detections": (("image_id",), ()),
     "selection": (("image_id",), ()),
 }
 _EMBEDDED = (("image_id",), ())

@@ -18,7 +18,7 @@ TINY = {
     "embed": ["--images", "pocket", "--num-images", "9", "--model", "resnet10t", "--size", "64"],
     "download": ["--images", "200", "--small", "100", "--hosts", "10"],
     "join": ["--num-vectors", "3000", "--dim", "64"],
-    "kmeans": ["--num-points", "500", "--dimension", "16", "--k", "8", "--num-iterations", "3"],
+    "kmeans": ["--num-vectors", "500", "--dim", "16", "--k", "8", "--iterations", "3"],
     "links": ["--megabytes", "0.1", "--pages"],
     "loader": ["--images", "pocket", "--num-batches", "2", "--batch", "4", "--workers", "1"],
     "pca_hash": ["--pictures", "pocket", "--num-pictures", "20", "--distinct", "pocket"],

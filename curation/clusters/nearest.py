@@ -1,0 +1,350 @@
+"""The nearest centroid of every vector, exactly, at the speed of bfloat16 products; and what need not be looked at.
+
+A product in bfloat16 proposes centroids: those that its rounding leaves within reach of the best. Their similarity is
+then computed as ``pair_similarities`` does, so no bit of the result depends on batches, threads or precision.
+
+Between two rounds of k-means centroids move a little. For every vector and group of centroids that lie close together
+there is a bound that no rival in that group is above; a round raises it by as much as the group's centroids have moved,
+and a group is looked at again only where the bound reaches the similarity to the vector's own centroid (Yinyang
+k-means: Ding et al. 2015, here on the sphere). A few centroids move far more than the rest, which would spoil their
+groups' bounds; so those are compared with every vector. Whatever is passed over could not have been the nearest.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from curation.neighbours.compiled import compiled
+from curation.neighbours.compute import device
+from curation.neighbours.similarity import halving_sum, similarities_of_rows
+from curation.neighbours.tiles import Operand, margin
+
+GROUP = 64  # centroids of a group at least
+LONGEST = 1.01  # of a vector that counts as one of unit length
+_CHUNK_VALUES = 2**21  # of a chunk of vectors, which stays in the cache that cores share
+_STEP_ROWS = 128  # products have few shapes, see Operand
+_UNITS = 4096.0  # of a bound, a unit
+_NO_BOUND = 32767  # higher than any similarity
+_FAR_SHARE = 8  # of so many centroids one, which has moved farthest, is compared with all vectors
+_SLACK = 1e-6  # above the rounding of a similarity to float32
+
+
+@dataclass
+class Places:
+    """Where vectors belong, row by row.
+
+    Attributes:
+        clusters: [n] int32; -1 where nothing is known yet.
+        similarities: [n] float32 to that centroid, as ``pair_similarities`` computes it.
+        bounds: [n, num_groups] int16: what no other centroid of a group is above, less what the group had moved until
+            then; in units. No column where bounds are not wanted.
+    """
+
+    clusters: np.ndarray
+    similarities: np.ndarray
+    bounds: np.ndarray
+
+    @classmethod
+    def unknown(cls, num_rows: int, num_groups: int = 0) -> "Places":
+        """Of vectors that were not assigned yet."""
+        return cls(
+            np.full(num_rows, -1, np.int32),
+            np.full(num_rows, -np.inf, np.float32),
+            np.full((num_rows, num_groups), _NO_BOUND, np.int16),
+        )
+
+    def rows(self, start: int, stop: int) -> "Places":
+        """A view of some rows."""
+        return Places(self.clusters[start:stop], self.similarities[start:stop], self.bounds[start:stop])
+
+
+@dataclass(frozen=True)
+class Groups:
+    """Centroids in an order that puts those side by side that are alike, cut into groups of one width.
+
+    Attributes:
+        order: [k] int32, the cluster at every place.
+        width: places of a group.
+    """
+
+    order: np.ndarray
+    width: int
+
+    @classmethod
+    def of(cls, centroids: np.ndarray, most: int) -> "Groups":
+        """At most so many groups, of no fewer than :data:`GROUP` centroids each."""
+        k = len(centroids)
+        width = -(-max(GROUP, -(-k // max(most, 1))) // GROUP) * GROUP
+        num = -(-k // width)
+        middles = centroids[:: max(1, k // num)][:num]
+        for _ in range(4 if num > 1 else 0):
+            places = Places.unknown(k)
+            Nearest(middles).update(centroids, places)
+            sums = np.zeros(middles.shape)
+            np.add.at(sums, places.clusters, centroids)
+            lengths = np.linalg.norm(sums, axis=1, keepdims=True)
+            middles = np.where(lengths > 0, sums / np.where(lengths > 0, lengths, 1), middles).astype(np.float32)
+        order = np.argsort(places.clusters, kind="stable") if num > 1 else np.arange(k)
+        return cls(order.astype(np.int32), width)
+
+    def __len__(self) -> int:
+        return -(-len(self.order) // self.width)
+
+    def of_clusters(self) -> np.ndarray:
+        """[k] int32: the group of every cluster."""
+        group = np.empty(len(self.order), np.int32)
+        group[self.order] = np.arange(len(self.order)) // self.width
+        return group
+
+
+@dataclass(frozen=True)
+class Moves:
+    """How far centroids have moved since the bounds began.
+
+    Attributes:
+        groups: [num_groups] float64: at least as far as each centroid of the group, but for the far ones of each round.
+        far: ascending places of the centroids that have moved farthest in the last round.
+    """
+
+    groups: np.ndarray
+    far: np.ndarray
+
+    def further(self, before: np.ndarray, after: np.ndarray, groups: Groups) -> "Moves":
+        """One round on: [k, d] centroids before and after it."""
+        length = np.linalg.norm(after.astype(np.float64) - before, axis=1)[groups.order]
+        far = np.sort(np.argpartition(length, -(len(length) // _FAR_SHARE))[-(len(length) // _FAR_SHARE) :])
+        length[far] = 0
+        most = np.maximum.reduceat(length, np.arange(0, len(length), groups.width))
+        return Moves(self.groups + most * LONGEST + 1e-9, far)
+
+
+class Nearest:
+    """Centroids that are looked for."""
+
+    def __init__(self, centroids: np.ndarray, groups: Groups | None = None, moves: Moves | None = None) -> None:
+        """Round the centroids.
+
+        Args:
+            centroids: [k, d] float32 of unit length.
+            groups: needed for bounds; None: in the order given.
+            moves: since the bounds began; None: they begin now.
+
+        Raises:
+            ValueError: a centroid is not finite.
+        """
+        self.groups = groups or Groups(np.arange(len(centroids), dtype=np.int32), 4 * GROUP)
+        self._centroids = np.ascontiguousarray(centroids, np.float32)
+        self._moves = moves or Moves(np.zeros(len(self.groups)), np.empty(0, np.int64))
+        self._operand = Operand.of(self._centroids[self.groups.order])
+        self._group_of = self.groups.of_clusters()
+
+    def update(self, vectors: np.ndarray, places: Places) -> None:
+        """Put vectors where they belong, ties to the lowest cluster.
+
+        Args:
+            vectors: [n, d] float16 or float32; no longer than :data:`LONGEST` where there are bounds.
+            places: of these vectors, as the last update left them or unknown; changed.
+
+        Raises:
+            ValueError: a vector is not finite, or too long for bounds.
+        """
+        step = chunk_rows(vectors.shape[1])
+        for start in range(0, len(vectors), step):
+            part = np.require(vectors[start : start + step], requirements=["C", "W"])
+            exact = part.astype(np.float32, copy=False)
+            chunk = Chunk(part, exact, places.rows(start, start + len(part)))
+            _own_similarities(exact, self._centroids, chunk.places.clusters, chunk.places.similarities)
+            if device().type == "cuda":
+                self.look_at_all(chunk)
+            else:
+                self._look_at_what_may_be_nearer(chunk)
+
+    def _look_at_what_may_be_nearer(self, chunk: "Chunk") -> None:
+        everything, far = np.arange(len(chunk.exact)), self._moves.far
+        need = self.needed(chunk)
+        if need.mean() > 1 - 2 / _FAR_SHARE:
+            need[:] = True
+        elif len(far):
+            self._look_at(chunk, Operand.of(chunk.vectors), everything, everything, far)
+            need = self.needed(chunk)
+        rows = np.flatnonzero(need.any(axis=0))
+        if not len(rows):
+            return
+        operand = Operand.of(chunk.vectors[rows] if len(rows) < len(everything) else chunk.vectors)
+        for group in range(len(self.groups)):
+            first = group * self.groups.width
+            members = np.arange(first, min(first + self.groups.width, len(self.groups.order)))
+            self._look_at(chunk, operand, rows, np.flatnonzero(need[group, rows]), members)
+
+    def needed(self, chunk: "Chunk") -> np.ndarray:
+        """[num_groups, n] bool: which groups may hold a centroid that is no farther than the vector's own."""
+        need = np.ones((len(self.groups), len(chunk.exact)), bool)
+        if chunk.places.bounds.shape[1]:
+            moved = np.ceil(self._moves.groups * _UNITS).astype(np.int32)
+            _needed(chunk.places.similarities, chunk.places.bounds, moved, need)
+        return need
+
+    def _look_at(
+        self, chunk: "Chunk", operand: Operand, rows: np.ndarray, wanted: np.ndarray, members: np.ndarray
+    ) -> None:
+        """Compare vectors with centroids.
+
+        Args:
+            chunk: of vectors.
+            operand: some of them, rounded.
+            rows: which these are.
+            wanted: which of the operand's to compare.
+            members: ascending places: those of one group, or some of any group.
+        """
+        if not len(wanted):
+            return
+        has_bounds = chunk.places.bounds.shape[1] > 0
+        if has_bounds and operand.longest > LONGEST:
+            raise ValueError(f"a vector is {operand.longest:.3g} long; k-means on the sphere wants them of unit length")
+        values, at = operand.values, wanted
+        if len(wanted) < 0.9 * len(rows):
+            filled = np.zeros(-(-len(wanted) // _STEP_ROWS) * _STEP_ROWS, np.int64)
+            filled[: len(wanted)] = wanted
+            values, at = values.index_select(0, torch.from_numpy(filled)), np.arange(len(wanted))
+        clusters = self.groups.order[members]
+        group = self._group_of[clusters]
+        starts = np.append(np.flatnonzero(np.append(True, group[1:] != group[:-1])), len(group))
+        is_group = len(members) == members[-1] + 1 - members[0] and len(starts) == 2
+        columns = self._operand.values
+        if is_group:
+            columns = columns[members[0] : members[0] + self.groups.width]
+        else:
+            columns = columns.index_select(0, torch.from_numpy(members))
+        products = (values @ columns.T).bfloat16().view(torch.int16).numpy()
+        error = margin(operand, self._operand) + _SLACK
+        places = chunk.places
+        _settle(
+            products, at, rows[wanted], clusters, starts, is_group, self._group_of, chunk.exact, self._centroids,
+            error, self._moves.groups, places.clusters, places.similarities, places.bounds,
+        )  # fmt: skip
+
+    def look_at_all(self, chunk: "Chunk") -> None:
+        """One product with all centroids, where the products are: on a GPU that is faster than choosing."""
+        operand = Operand.of(chunk.vectors)
+        products = (operand.values @ self._operand.values.T)[: len(chunk.vectors), : len(self.groups.order)].float()
+        limit = products.amax(dim=1, keepdim=True)
+        limit = limit - limit.abs() * 2.0**-7 - 2.01 * (margin(operand, self._operand) + _SLACK)  # bfloat16 twice
+        row, place = (found.cpu().numpy() for found in torch.nonzero(products >= limit, as_tuple=True))
+        cluster = self.groups.order[place]
+        similarity = similarities_of_rows(chunk.exact, self._centroids, row, cluster)
+        order = np.lexsort((cluster, -similarity, row))
+        first = order[np.unique(row[order], return_index=True)[1]]
+        chunk.places.clusters[:], chunk.places.similarities[:] = cluster[first], similarity[first]
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Vectors [n, d] as they are stored and as float32, and where they belong."""
+
+    vectors: np.ndarray
+    exact: np.ndarray
+    places: Places
+
+
+def chunk_rows(dim: int) -> int:
+    """Vectors that are looked at together; no result depends on it."""
+    return max(_STEP_ROWS, _CHUNK_VALUES // max(dim, 1) // _STEP_ROWS * _STEP_ROWS)
+
+
+@compiled
+def _own_similarities(
+    vectors: np.ndarray, centroids: np.ndarray, clusters: np.ndarray, similarities: np.ndarray
+) -> None:
+    terms = np.zeros(max(vectors.shape[1], 1), np.float64)
+    for row in range(len(vectors)):
+        if clusters[row] >= 0:
+            similarities[row] = halving_sum(vectors[row], centroids[clusters[row]], terms)
+
+
+@compiled
+def _needed(similarities: np.ndarray, bounds: np.ndarray, moved: np.ndarray, need: np.ndarray) -> None:
+    """Which groups may hold a centroid that is no farther than a row's own: need [num_groups, n]."""
+    for row in range(len(bounds)):
+        own = np.float64(similarities[row]) - 1e-6
+        least = np.int32(np.floor(own * 4096.0)) if own > -4.0 else np.int32(-(2**30))
+        for group in range(bounds.shape[1]):
+            need[group, row] = np.int32(bounds[row, group]) + moved[group] >= least
+
+
+@compiled
+def _settle(
+    products: np.ndarray,
+    at: np.ndarray,
+    rows: np.ndarray,
+    members: np.ndarray,
+    starts: np.ndarray,
+    is_group: bool,
+    group_of: np.ndarray,
+    vectors: np.ndarray,
+    centroids: np.ndarray,
+    error: float,
+    moved: np.ndarray,
+    clusters: np.ndarray,
+    similarities: np.ndarray,
+    bounds: np.ndarray,
+) -> None:
+    """Move every row to the nearest of its own centroid and some others, and bound those that it is not moved to.
+
+    The products are the bits of bfloat16; row ``at[j]`` of them is that of vector ``rows[j]``. The bits of positive
+    numbers are in the order of the numbers, and those of negative ones, as whole numbers, below them. The members are
+    the whole of one group, or lie in groups one after the other, which begin at ``starts``.
+    """
+    terms = np.zeros(max(vectors.shape[1], 1), np.float64)
+    number = np.empty(1, np.float32)
+    bits = number.view(np.int32)
+    for j in range(len(rows)):
+        row, found = rows[j], products[at[j]]
+        before, before_similarity = clusters[row], similarities[row]
+        most = np.int16(-32768)
+        for i in range(len(members)):  # vectorised
+            most = max(most, found[i])
+        number[0] = np.float32(before_similarity - error)
+        limit = _in_order(bits[0]) >> 16  # rounding keeps the order, so what is rounded is no less than this
+        if most >= limit or limit <= 0:
+            for sweep in range(2):  # the likeliest first, which leaves few others
+                for i in range(len(members)):
+                    if (found[i] == most) != (sweep == 0) or _in_order(np.int32(found[i]) << 16) >> 16 < limit:
+                        continue
+                    cluster = members[i]
+                    if cluster == clusters[row]:
+                        continue
+                    similarity = halving_sum(vectors[row], centroids[cluster], terms)
+                    if similarity > similarities[row] or (similarity == similarities[row] and cluster < clusters[row]):
+                        clusters[row], similarities[row] = cluster, similarity
+                        number[0] = np.float32(similarity - error)
+                        limit = _in_order(bits[0]) >> 16
+        if bounds.shape[1] == 0:
+            continue
+        if before >= 0 and before != clusters[row]:
+            left = group_of[before]
+            bounds[row, left] = max(bounds[row, left], _in_units(before_similarity + 1e-6 - moved[left]))
+        for part in range(len(starts) - 1):
+            group = group_of[members[starts[part]]]
+            most = np.int16(-32768)
+            for i in range(starts[part], starts[part + 1]):
+                most = max(most, found[i])
+            if group == group_of[clusters[row]]:
+                most = np.int16(-32768)
+                for i in range(starts[part], starts[part + 1]):
+                    if members[i] != clusters[row]:
+                        most = max(most, found[i])
+            bits[0] = (np.int32(max(most, np.int16(-1))) + 1) << 16  # the next higher bfloat16; 0 for negative ones
+            bound = _in_units(number[0] + error - moved[group])
+            bounds[row, group] = bound if is_group else max(bounds[row, group], bound)
+
+
+@compiled
+def _in_order(bits: int) -> int:
+    """The bits of a float32 as a whole number in the order of the numbers."""
+    return np.int32(bits ^ ((bits >> 31) & 0x7FFFFFFF))
+
+
+@compiled
+def _in_units(value: float) -> int:
+    return np.int16(min(max(np.ceil(value * 4096.0), -32768.0), 32767.0))
