@@ -11,6 +11,7 @@ groups' bounds; so those are compared with every vector. Whatever is passed over
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -340,11 +341,11 @@ def _settle(
 
 
 @compiled
-def _in_order(bits: int) -> int:
+def _in_order(bits: int) -> Any:
     """The bits of a float32 as a whole number in the order of the numbers."""
     return np.int32(bits ^ ((bits >> 31) & 0x7FFFFFFF))
 
 
 @compiled
-def _in_units(value: float) -> int:
+def _in_units(value: float) -> Any:
     return np.int16(min(max(np.ceil(value * 4096.0), -32768.0), 32767.0))

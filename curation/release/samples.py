@@ -33,10 +33,11 @@ def sample(
         data = read(row["shard"], row["offset_bytes"], row["size_bytes"])
     except OSError as error:
         return None, known | _unreadable(row, str(error.strerror))
-    sha256: str | None = hashlib.sha256(data).hexdigest()
-    if sha256[:32] != row["image_id"]:
+    digest = hashlib.sha256(data).hexdigest()
+    if digest[:32] != row["image_id"]:
         return None, known | _unreadable(row, "its bytes are no longer those that were indexed")
     format_, boxes = row["format"], [(x, y, width, height) for x, y, width, height in row["boxes"] or []]
+    sha256: str | None = digest
     if boxes:
         try:
             data, format_, boxes = hide(data, boxes, judge)

@@ -90,7 +90,7 @@ def balanced_sample(centroids: pa.Table, pool: pa.Table, target: int, seed: int)
     parents = [tree["parent"].filter(pa.array(levels == level)).to_numpy() for level in range(top)]
     ids, clusters = pool["image_id"].to_numpy(), pool["cluster"].to_numpy()
     budget = budgets(np.bincount(clusters, minlength=int((levels == 0).sum())), parents, target, seed)
-    order = np.lexsort((ids.astype(str), hash_order(ids, seed), clusters))
+    order = np.lexsort((ids.astype(str), hash_order(ids, seed, "balance"), clusters))
     ordered = clusters[order]
     rank = np.arange(len(order)) - np.searchsorted(ordered, ordered) + 1
     is_taken = rank <= budget[ordered]
@@ -107,7 +107,7 @@ def balanced_sample(centroids: pa.Table, pool: pa.Table, target: int, seed: int)
 
 def _priority(level: int, num: int, seed: int) -> np.ndarray:
     """An order of a level's clusters by a hash of level and number: equal keys, should there be any, by number."""
-    keys = hash_order([f"{level}/{cluster}" for cluster in range(num)], seed)
+    keys = hash_order([f"{level}/{cluster}" for cluster in range(num)], seed, "balance")
     place = np.empty(num, np.int64)
     place[np.argsort(keys, kind="stable")] = np.arange(num)
     return place

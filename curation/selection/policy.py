@@ -20,7 +20,8 @@ from curation.schema import SELECTION, Reason
 from curation.selection.hash_order import hash_order
 
 Policy = Literal["paper", "unique"]
-_SOURCE_ORDER = ("all", "as_is", "sample", "cluster", "balanced")  # an image that came by several ways counts for the first
+# an image that came by several ways counts for the first
+_SOURCE_ORDER = ("all", "as_is", "sample", "cluster", "balanced")
 _NO_LIMIT = np.iinfo(np.int64).max
 
 

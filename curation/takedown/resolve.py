@@ -83,7 +83,7 @@ def resolve(store: Store, asked: Asked, threshold: float) -> Found:
     # a redirect that led to one of them did so for the image's sake
     urls |= set(_values(store, "fetches", "url", pc.field("final_url").isin(_array(urls))))
     urls = {url for url in urls if "://" in url}  # a path of the user's own is refused by its content
-    remaining = {}
+    remaining: dict[str, tuple[str, float | None]] = {}
     for image_id, of, similarity in _neighbours(store, images, level):
         if image_id not in images:
             remaining.setdefault(image_id, (of, similarity))
