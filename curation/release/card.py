@@ -20,12 +20,32 @@ _QUESTIONS = {
     "Maintenance": ["Who maintains it, and where does a request for takedown go?"],
 }
 
+# what the metadata member holds: a reader that guesses from the first samples takes an empty list for one of nothing
+_METADATA = """\
+  - name: json
+    struct:
+    - {name: image_id, dtype: string}
+    - {name: urls, list: string}
+    - {name: pages, list: string}
+    - {name: paths, list: string}
+    - {name: rights, list: string}
+    - {name: width, dtype: int64}
+    - {name: height, dtype: int64}
+    - {name: set, dtype: string}
+    - {name: method, dtype: string}
+    - {name: blurred, list: {list: int64}}
+  - {name: __key__, dtype: string}
+  - {name: __url__, dtype: string}"""
+
 _TEMPLATE = """\
 ---
 pretty_name: {name}
 configs:
 - config_name: default
   data_files: "*.tar"
+dataset_info:
+  features:
+{features}
 ---
 # {name}
 
@@ -54,6 +74,7 @@ def card(
     images: int,
     image_bytes: int,
     num_shards: int,
+    extensions: Sequence[str],
     root: str,
     funnel: Mapping[str, tuple[int, int, Mapping[str, int]]],
     sources: Sequence[Mapping[str, Any]],
@@ -67,6 +88,7 @@ def card(
         images: how many.
         image_bytes: their encoded size.
         num_shards: how many tars.
+        extensions: of the images, without a dot.
         root: Merkle root, hex.
         funnel: stage to (rows in, kept, dropped by reason).
         sources: dicts with values (the source) and counts, as Arrow counts them.
@@ -83,6 +105,7 @@ def card(
         images=images,
         image_bytes=image_bytes,
         shards=num_shards,
+        features="\n".join([*(f"  - {{name: {extension}, dtype: image}}" for extension in extensions), _METADATA]),
         root=root,
         funnel="\n".join(rows),
         safety=safety,

@@ -141,7 +141,8 @@ def write_release_files(
     statement = safety.statement()
     made_of = of_run(runs["retrieve"], {s["values"]: s["counts"] for s in sources}) if "retrieve" in runs else []
     table = markdown(made_of) if made_of else ""
-    text = card(name, len(index), image_bytes, len(shards), root, funnel, sources, table, statement)
+    extensions = sorted({member.partition(".")[2] for member in index["member"].to_pylist()})
+    text = card(name, len(index), image_bytes, len(shards), extensions, root, funnel, sources, table, statement)
     tars = [shard.model_dump() for shard in shards]
     metadata = canonical_json(croissant(name, index_file.sha256, tars, INDEX_SCHEMA, statement))
     manifest = Manifest(

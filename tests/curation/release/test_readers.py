@@ -31,10 +31,12 @@ def test_hugging_face_datasets_reads_every_sample(release, tmp_path, monkeypatch
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("HF_DATASETS_OFFLINE", "1")
     datasets = pytest.importorskip("datasets")
-    shards = sorted(str(path) for path in release.glob("*.tar"))
-    rows = datasets.load_dataset("webdataset", data_files=shards, split="train", cache_dir=str(tmp_path))
+    rows = datasets.load_dataset(str(release), split="train", cache_dir=str(tmp_path))
     assert sorted(rows["__key__"]) == sorted(PICTURES)
     by_key = {row["__key__"]: row["png"] for row in rows}
+    assert {row["__key__"]: len(row["json"]["blurred"]) for row in rows if row["json"]["blurred"]} == {
+        name: len(regions) for name, regions in REGIONS.items()
+    }
     for name, data in list(PICTURES.items())[:3]:
         with Image.open(io.BytesIO(data)) as image:
             assert by_key[name].size == image.size
