@@ -96,15 +96,16 @@ def _refused(context: Context) -> DataFrame:
     found = store.frame(spark, schema.DECISIONS).where(F.col("run_id") == store.runs()["dedup"].run_id)
     found = found.where((F.col("decision") == DROP) & (F.col("reason") == copy))
     parts = [
-        held.select("image_id", copy.alias("reason"), F.concat_ws(":", "collection", "path").alias("evidence")),
-        found.select("image_id", copy.alias("reason"), "evidence"),
+        held.select("image_id", F.lit(0).alias("order"), F.concat_ws(":", "collection", "path").alias("evidence")),
+        found.select("image_id", F.lit(1).alias("order"), "evidence"),  # an edge to such an image, or a group with one
     ]
     for name in config.recipe.dedup.against:
         if (uri := config.sources.stores.get(name)) is not None:
             theirs = Tables(uri).kept(spark, "embed").select("image_id")
-            parts.append(theirs.select("image_id", copy.alias("reason"), F.lit(name).alias("evidence")))
-    why = F.min(F.struct("reason", "evidence")).alias("why")
-    return reduce(DataFrame.unionByName, parts).groupBy("image_id").agg(why).select("image_id", "why.*")
+            parts.append(theirs.select("image_id", F.lit(0).alias("order"), F.lit(name).alias("evidence")))
+    why = F.min(F.struct("order", "evidence")).alias("why")
+    first = reduce(DataFrame.unionByName, parts).groupBy("image_id").agg(why)
+    return first.select("image_id", copy.alias("reason"), "why.evidence")
 
 
 def _looked_at(row: Mapping[str, Any], read: Any, rules: QualityRules, gone: Tombstones | None) -> dict[str, Any]:

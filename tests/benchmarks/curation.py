@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from fsspec.implementations.local import LocalFileSystem
 from scipy import stats
 
 from conf import entry_point
@@ -20,6 +21,7 @@ from curation.descriptors.base import EmbedderSpec, load_embedder
 from curation.images.ids import image_id
 from curation.neighbours.duplicates import preference, resolve
 from curation.neighbours.join import join
+from curation.whole_files import whole_file
 from tests.benchmarks import harness
 from tests.benchmarks._concept_pool import NUM_CLASSES, OFF_TOPIC, ConceptPool, class_names, concept_pool, pictures
 from tests.benchmarks._concept_pool import queries as query_pictures
@@ -36,13 +38,13 @@ def main() -> int:
     options = _parser().parse_args()
     data, out = Path(options.data), Path(options.out)
     start = time.perf_counter()
-    describe = Described(options.threads)
+    describe = Described(out / "vectors", options.threads)
     rows: list[dict[str, Any]] = []
     runs: dict[str, tuple[Path, int]] = {}
     for seed in range(options.seeds):
         pool = concept_pool(data, out / "pictures", seed)
         asked = query_pictures(data, options.queries, seed)
-        material = gathered(pool, asked, describe, seed)
+        material = gathered(pool, asked, describe, options.descriptor, seed)
         for way, select in WAYS.items():
             taken = select(material, options.size)
             rows.append({"seed": seed, "way": way, **facts(pool, taken)})
@@ -66,25 +68,38 @@ def main() -> int:
 
 
 class Described:
-    """Vectors of files by both descriptors; a file is described once."""
+    """Vectors of files by both descriptors; a file is described once, also over several calls of the benchmark."""
 
-    def __init__(self, threads: int) -> None:
-        self._threads = threads
+    def __init__(self, folder: Path, threads: int) -> None:
+        self._folder, self._threads = folder, threads
+        folder.mkdir(parents=True, exist_ok=True)
         self._embedders = {
             "copy": load_embedder(EmbedderSpec(adapter="copy_network")),
             "scene": load_embedder(EmbedderSpec(adapter="classical_scene")),
         }
-        self._known: dict[str, dict[Path, np.ndarray]] = {name: {} for name in self._embedders}
+        self._known = {name: self._read(name) for name in self._embedders}
 
     def __call__(self, name: str, files: Sequence[Path]) -> np.ndarray:
         """[n, d] float32 of unit length, by the descriptor ``copy`` or ``scene``."""
         known = self._known[name]
-        if new := [path for path in dict.fromkeys(files) if path not in known]:
-            known.update(zip(new, described(self._embedders[name], new, self._threads), strict=True))
-        return np.stack([known[path] for path in files])
+        if new := [path for path in dict.fromkeys(files) if str(path) not in known]:
+            known.update(zip(map(str, new), described(self._embedders[name], new, self._threads), strict=True))
+            held = np.array(list(known)), np.stack(list(known.values()))
+            with whole_file(LocalFileSystem(), str(self._place(name))) as file:
+                np.savez(file, files=held[0], vectors=held[1])
+        return np.stack([known[str(path)] for path in files])
+
+    def _place(self, name: str) -> Path:
+        return self._folder / f"{name}_{self._embedders[name].digest[:16]}.npz"
+
+    def _read(self, name: str) -> dict[str, np.ndarray]:
+        if not self._place(name).exists():
+            return {}
+        with np.load(self._place(name), allow_pickle=False) as held:
+            return dict(zip(held["files"].tolist(), held["vectors"], strict=True))
 
 
-def gathered(pool: ConceptPool, asked: Sequence[Path], describe: Described, seed: int) -> Material:
+def gathered(pool: ConceptPool, asked: Sequence[Path], describe: Described, semantic: str, seed: int) -> Material:
     """What the ways select from: the pool without near-duplicates, described, and the described queries."""
     ids = np.asarray([image_id(path.read_bytes()) for path in pool.files])
     _, first = np.unique(ids, return_index=True)  # by id, each once
@@ -101,8 +116,8 @@ def gathered(pool: ConceptPool, asked: Sequence[Path], describe: Described, seed
         labels=pool.labels,
         kept=kept,
         ids=ids[kept],
-        vectors=describe("scene", [pool.files[i] for i in kept]),
-        queries=describe("scene", asked),
+        vectors=describe(semantic, [pool.files[i] for i in kept]),
+        queries=describe(semantic, asked),
         seed=seed,
     )
 
@@ -183,6 +198,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("data", nargs="?", default=str(SHARED_DATA), help="holds cifar10 and tiny_imagenet")
     parser.add_argument("--seeds", type=int, default=5, help="pools, each drawn, selected from and trained on anew")
+    parser.add_argument("--descriptor", choices=("copy", "scene"), default="copy", help="of what a picture shows")
     parser.add_argument("--size", type=int, default=1000, help="pictures selected")
     parser.add_argument("--queries", type=int, default=20, help="query pictures a class")
     parser.add_argument("--steps", type=int, default=300, help="of training on a selection; 0: none")

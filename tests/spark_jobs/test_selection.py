@@ -17,7 +17,6 @@ from curation.images.ids import image_id
 from curation.release.reader import ReleaseReader
 from curation.release.verify import verify
 from curation.schema import Reason
-from spark_jobs import retrieve
 from spark_jobs.retrieve import notes
 from spark_jobs.tables import Tables
 from tests.spark_jobs.equality import assert_same_release, assert_same_tables
@@ -180,7 +179,6 @@ def test_by_unique_each_query_gets_its_share_from_further_away(chosen, pocket, a
     assert near["rows"] == near["distinct"] == near["credited"] > before["distinct"]
     log = store.table("retrievals", filter=pc.field("collection") == "near").to_pylist()
     assert max(row["rank"] for row in log) == 12, "4 k candidates are looked for"
-    assert retrieve.STAGE.version == 3
 
 
 @pytest.mark.parametrize(
