@@ -20,7 +20,7 @@ Temperatures = Annotated[tuple[Temperature, Temperature], Field(strict=False)]
 class Architecture(Section):
     """The backbone; with its weights, all that is needed to build it again."""
 
-    arch: Literal["vit_nano", "vit_tiny", "vit_small", "vit_base", "vit_large", "vit_giant2"] = "vit_small"
+    arch: Literal["vit_pico", "vit_nano", "vit_tiny", "vit_small", "vit_base", "vit_large", "vit_giant2"] = "vit_small"
     patch_size: Positive = 14
     in_channels: Positive = 3
     image_size: Positive = 224  # side of the images whose grid the position embedding has; others are interpolated

@@ -14,6 +14,7 @@ from training.models.layers import activated_linear, norm_linear, scaled
 from training.models.packing import Groups, Subset, num_kept, pack, put, take
 
 SIZES = {  # dim, depth, heads
+    "vit_pico": (128, 4, 2),
     "vit_nano": (192, 6, 3),
     "vit_tiny": (192, 12, 3),
     "vit_small": (384, 12, 6),
