@@ -14,7 +14,7 @@ from curation.links.urls import normalise
 from curation.release.printable import printable
 from curation.report.words import many, of_its_group
 from curation.schema import DROP, STAGES, Reason
-from curation.store import Store
+from curation.store import Store, locate
 from curation.takedown.tombstones import Tombstones, is_id, tombstones
 
 _OF_THE_IMAGE = STAGES[STAGES.index("screen") :]  # before it, a stage decides on a URL or a file
@@ -38,7 +38,7 @@ def explain(store: Store, subject: str) -> list[Explanation]:
         return [gone]
     if _PREFIX.fullmatch(subject):
         return [_image(store, _complete(store, subject), None)]
-    for url in _spellings(subject):
+    for url in [*_spellings(subject), *_in_sources(store, subject)]:
         met = (pc.field("url") == url) | (pc.field("path") == url)
         if ids := sorted(set(store.table("sightings", ["image_id"], met)["image_id"].to_pylist())):
             return [_image(store, image_id, url) for image_id in ids]
@@ -47,7 +47,7 @@ def explain(store: Store, subject: str) -> list[Explanation]:
             return [found]
     raise ValueError(
         f"{store.uri}: nothing is known of {printable(subject)!r}; give an image id (8 hex digits or more), "
-        "a URL as it stands in a page, or <source>:<path> of an imported file"
+        "a URL as it stands in a page, or an imported file by its path or as <source>:<path>"
     )
 
 
@@ -73,6 +73,14 @@ def _spellings(subject: str) -> list[str]:
         return list(dict.fromkeys([subject, normalise(subject)]))
     except ValueError:
         return [subject]
+
+
+def _in_sources(store: Store, subject: str) -> list[str]:
+    """A path of the user's as the tables name it: <source>:<path below the source's folder>."""
+    if "://" in subject:
+        return []
+    path, folders = locate(subject)[1], {name: locate(root)[1] for name, root in store.sources().items()}
+    return [f"{name}:{path[len(root) + 1 :]}" for name, root in folders.items() if path.startswith(f"{root}/")]
 
 
 def _image(store: Store, image_id: str, url: str | None) -> Explanation:
@@ -235,7 +243,7 @@ def main() -> int:
     )
     parser.add_argument("store", metavar="STORE", help="folder or URI of the store")
     parser.add_argument(
-        "subject", metavar="ID_OR_URL", help="image id, its first 8 digits or more, URL, or source:path"
+        "subject", metavar="ID_OR_URL_OR_PATH", help="image id, its first 8 digits or more, URL, path, or source:path"
     )
     parser.add_argument("--json", action="store_true", help="print a JSON list in place of text")
     options = parser.parse_args()

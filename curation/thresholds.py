@@ -63,6 +63,7 @@ def main() -> int:
     store = Store(arguments.store)
     table = counts(store, arguments.thresholds or None)
     pool = store.runs()["dedup"].rows_in
+    print("dropped: all but one of each group, as by mode=paper; by witness fewer; evaluation copies are not counted")
     print(f"{'threshold':>9}{'groups':>12}{'in groups':>12}{'dropped':>12}{'largest group':>15}{'of the pool':>13}")
     for row in table:
         share = row.largest / max(pool, 1)

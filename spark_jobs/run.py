@@ -90,6 +90,8 @@ def main() -> int:
             print(f"{name:<14}{'done' if reason is None else 'would run: ' + reason}")
     else:
         run(config, arguments.until)
+        print(f"\nto look at it: python -m curation.report {config.store} --release {config.release} -o report.html")
+        print(f"why an image is in, or is not: python -m curation.explain {config.store} ID_OR_URL_OR_PATH")
     return 0
 
 

@@ -30,10 +30,10 @@ class Certificate:
 
     def __str__(self) -> str:
         if self.recall is None:
-            return f"recall of edges: unknown, {self.images:,} sampled images have none"
+            return f"recall of edges: unknown, none of {self.images:,} sampled images has one"
         return (
             f"recall of edges {self.recall:.4f} (95 % interval {self.low:.4f} to {self.high:.4f}): "
-            f"{self.found:,} of {self.edges:,} edges of {self.images:,} sampled images"
+            f"{self.found:,} of {self.edges:,} ends of edges at {self.images:,} sampled images"
         )
 
     def metrics(self) -> dict[str, Any]:

@@ -208,3 +208,14 @@ def test_what_came_with_an_imported_image_is_told(store):
     lines = render(one(store, "mine:a/b.png")).splitlines()
     at = lines.index(f"  {ELSEWHERE}")
     assert lines[at + 1 : at + 3] == ["    in mine:a/b.png", "    caption a red\\x1b[31m rose"]
+
+
+def test_an_imported_file_is_found_by_its_path(tmp_path):
+    pictures = tmp_path / "my pictures"
+    put(tmp_path / "store", "sightings", [{"image_id": KEPT, "path": "mine:a/b.png"}])
+    put(tmp_path / "store", "decisions", [{"stage": "index", "image_id": KEPT, "decision": "keep", "run_id": "r"}])
+    (tmp_path / "store" / "sources.json").write_text(json.dumps({"mine": f"file://{pictures}"}))
+    (explanation,) = explain(Store(str(tmp_path / "store")), str(pictures / "a" / "b.png"))
+    assert explanation.image_id == KEPT
+    with pytest.raises(ValueError, match="nothing is known"):
+        explain(Store(str(tmp_path / "store")), str(tmp_path / "a" / "b.png"))
