@@ -340,11 +340,11 @@ def _settle(
 
 
 @compiled
-def _in_order(bits: int) -> int:
+def _in_order(bits: int) -> np.int32:
     """The bits of a float32 as a whole number in the order of the numbers."""
     return np.int32(bits ^ ((bits >> 31) & 0x7FFFFFFF))
 
 
 @compiled
-def _in_units(value: float) -> int:
+def _in_units(value: float) -> np.int16:
     return np.int16(min(max(np.ceil(value * 4096.0), -32768.0), 32767.0))
