@@ -152,7 +152,7 @@ class Nearest:
         step = chunk_rows(vectors.shape[1])
         for start in range(0, len(vectors), step):
             part = np.require(vectors[start : start + step], requirements=["C", "W"])
-            exact = part.astype(np.float32, copy=False)
+            exact = torch.from_numpy(part).float().numpy()  # numpy takes several times as long
             chunk = Chunk(part, exact, places.rows(start, start + len(part)))
             _own_similarities(exact, self._centroids, chunk.places.clusters, chunk.places.similarities)
             if device().type == "cuda":
@@ -324,15 +324,13 @@ def _settle(
         if before >= 0 and before != clusters[row]:
             left = group_of[before]
             bounds[row, left] = max(bounds[row, left], _in_units(before_similarity + 1e-6 - moved[left]))
+        mine = group_of[clusters[row]]
         for part in range(len(starts) - 1):
             group = group_of[members[starts[part]]]
-            most = np.int16(-32768)
-            for i in range(starts[part], starts[part + 1]):
-                most = max(most, found[i])
-            if group == group_of[clusters[row]]:
+            if not is_group or group == mine:  # else it is the most of all members
                 most = np.int16(-32768)
                 for i in range(starts[part], starts[part + 1]):
-                    if members[i] != clusters[row]:
+                    if group != mine or members[i] != clusters[row]:
                         most = max(most, found[i])
             bits[0] = (np.int32(max(most, np.int16(-1))) + 1) << 16  # the next higher bfloat16; 0 for negative ones
             bound = _in_units(number[0] + error - moved[group])
