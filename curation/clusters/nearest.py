@@ -11,10 +11,10 @@ groups' bounds; so those are compared with every vector. Whatever is passed over
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from curation.neighbours.compiled import compiled
 from curation.neighbours.compute import device
@@ -24,6 +24,8 @@ from curation.neighbours.tiles import Operand, margin
 GROUP = 64  # centroids of a group at least
 LONGEST = 1.01  # of a vector that counts as one of unit length
 _CHUNK_VALUES = 2**21  # of a chunk of vectors, which stays in the cache that cores share
+_BLOCK_ROWS = 1024  # that are multiplied with all centroids at once
+_BLOCK_PRODUCTS = 2**22
 _STEP_ROWS = 128  # products have few shapes, see Operand
 _UNITS = 4096.0  # of a bound, a unit
 _NO_BOUND = 32767  # higher than any similarity
@@ -153,30 +155,40 @@ class Nearest:
         step = chunk_rows(vectors.shape[1])
         for start in range(0, len(vectors), step):
             part = np.require(vectors[start : start + step], requirements=["C", "W"])
-            exact = part.astype(np.float32, copy=False)
+            exact = torch.from_numpy(part).float().numpy()  # numpy takes several times as long
             chunk = Chunk(part, exact, places.rows(start, start + len(part)))
             _own_similarities(exact, self._centroids, chunk.places.clusters, chunk.places.similarities)
             if device().type == "cuda":
-                self.look_at_all(chunk)
+                self.on_gpu(chunk)
             else:
                 self._look_at_what_may_be_nearer(chunk)
 
     def _look_at_what_may_be_nearer(self, chunk: "Chunk") -> None:
-        everything, far = np.arange(len(chunk.exact)), self._moves.far
-        need = self.needed(chunk)
+        need, far = self.needed(chunk), self._moves.far
         if need.mean() > 1 - 2 / _FAR_SHARE:
-            need[:] = True
-        elif len(far):
-            self._look_at(chunk, Operand.of(chunk.vectors), everything, everything, far)
-            need = self.needed(chunk)
-        rows = np.flatnonzero(need.any(axis=0))
-        if not len(rows):
+            self._look_at_all(chunk)
             return
-        operand = Operand.of(chunk.vectors[rows] if len(rows) < len(everything) else chunk.vectors)
+        whole = Operand.of(chunk.vectors)
+        if len(far):
+            self._look_at(chunk, whole, np.arange(len(chunk.exact)), far)
+            need = self.needed(chunk)
+        num, width = len(self.groups.order), self.groups.width
         for group in range(len(self.groups)):
-            first = group * self.groups.width
-            members = np.arange(first, min(first + self.groups.width, len(self.groups.order)))
-            self._look_at(chunk, operand, rows, np.flatnonzero(need[group, rows]), members)
+            members = np.arange(group * width, min((group + 1) * width, num))
+            self._look_at(chunk, whole, np.flatnonzero(need[group]), members)
+
+    def _look_at_all(self, chunk: "Chunk") -> None:
+        """Compare all vectors with all centroids, so many rows at a time that their products stay in the cache."""
+        members = np.arange(len(self.groups.order))
+        step = max(_STEP_ROWS, min(_BLOCK_ROWS, _BLOCK_PRODUCTS // len(members) // _STEP_ROWS * _STEP_ROWS))
+        products: Tensor | None = None
+        for start in range(0, len(chunk.exact), step):
+            part = chunk.rows(start, start + step)
+            operand = Operand.of(part.vectors)
+            if products is None or len(products) != len(operand.values):
+                products = torch.empty(len(operand.values), len(self._operand.values), dtype=operand.values.dtype)
+            torch.mm(operand.values, self._operand.values.T, out=products)
+            self._settle(part, operand, products, np.arange(len(part.exact)), members)
 
     def needed(self, chunk: "Chunk") -> np.ndarray:
         """[num_groups, n] bool: which groups may hold a centroid that is no farther than the vector's own."""
@@ -186,47 +198,49 @@ class Nearest:
             _needed(chunk.places.similarities, chunk.places.bounds, moved, need)
         return need
 
-    def _look_at(
-        self, chunk: "Chunk", operand: Operand, rows: np.ndarray, wanted: np.ndarray, members: np.ndarray
-    ) -> None:
+    def _look_at(self, chunk: "Chunk", whole: Operand, rows: np.ndarray, members: np.ndarray) -> None:
         """Compare vectors with centroids.
 
         Args:
             chunk: of vectors.
-            operand: some of them, rounded.
-            rows: which these are.
-            wanted: which of the operand's to compare.
+            whole: all of them, rounded.
+            rows: of those to compare.
             members: ascending places: those of one group, or some of any group.
         """
-        if not len(wanted):
+        if not len(rows):
             return
-        has_bounds = chunk.places.bounds.shape[1] > 0
-        if has_bounds and operand.longest > LONGEST:
+        values = whole.values
+        if len(rows) < len(chunk.exact):  # few shapes, see Operand
+            filled = np.zeros(-(-len(rows) // _STEP_ROWS) * _STEP_ROWS, np.int64)
+            filled[: len(rows)] = rows
+            values = values.index_select(0, torch.from_numpy(filled))
+        columns, first, width = self._operand.values, int(members[0]), self.groups.width
+        if first % width == 0 and len(members) == len(self.groups.order[first : first + width]):
+            columns = columns[first : first + width]
+        else:
+            columns = columns.index_select(0, torch.from_numpy(members))
+        self._settle(chunk, whole, values @ columns.T, rows, members)
+
+    def _settle(
+        self, chunk: "Chunk", operand: Operand, products: Tensor, rows: np.ndarray, members: np.ndarray
+    ) -> None:
+        """Let products [rows, members] decide what is looked at exactly."""
+        places, error = chunk.places, margin(operand, self._operand) + _SLACK
+        if places.bounds.shape[1] and operand.longest > LONGEST:
             raise ValueError(f"a vector is {operand.longest:.3g} long; k-means on the sphere wants them of unit length")
-        values, at = operand.values, wanted
-        if len(wanted) < 0.9 * len(rows):
-            filled = np.zeros(-(-len(wanted) // _STEP_ROWS) * _STEP_ROWS, np.int64)
-            filled[: len(wanted)] = wanted
-            values, at = values.index_select(0, torch.from_numpy(filled)), np.arange(len(wanted))
         clusters = self.groups.order[members]
         group = self._group_of[clusters]
         starts = np.append(np.flatnonzero(np.append(True, group[1:] != group[:-1])), len(group))
-        is_group = len(members) == members[-1] + 1 - members[0] and len(starts) == 2
-        columns = self._operand.values
-        if is_group:
-            columns = columns[members[0] : members[0] + self.groups.width]
-        else:
-            columns = columns.index_select(0, torch.from_numpy(members))
-        products = (values @ columns.T).bfloat16().view(torch.int16).numpy()
-        error = margin(operand, self._operand) + _SLACK
-        places = chunk.places
+        ends_group = members[-1] == len(self.groups.order) - 1 or (members[-1] + 1) % self.groups.width == 0
+        is_whole = len(members) == members[-1] + 1 - members[0] and members[0] % self.groups.width == 0 and ends_group
         _settle(
-            products, at, rows[wanted], clusters, starts, is_group, self._group_of, chunk.exact, self._centroids,
-            error, self._moves.groups, places.clusters, places.similarities, places.bounds,
+            products.bfloat16().view(torch.int16).numpy(), rows, clusters, starts, is_whole, self._group_of,
+            chunk.exact, self._centroids, error, self._moves.groups,
+            places.clusters, places.similarities, places.bounds,
         )  # fmt: skip
 
-    def look_at_all(self, chunk: "Chunk") -> None:
-        """One product with all centroids, where the products are: on a GPU that is faster than choosing."""
+    def on_gpu(self, chunk: "Chunk") -> None:
+        """One product with all centroids, of which those within reach come back: faster there than choosing."""
         operand = Operand.of(chunk.vectors)
         products = (operand.values @ self._operand.values.T)[: len(chunk.vectors), : len(self.groups.order)].float()
         limit = products.amax(dim=1, keepdim=True)
@@ -246,6 +260,10 @@ class Chunk:
     vectors: np.ndarray
     exact: np.ndarray
     places: Places
+
+    def rows(self, start: int, stop: int) -> "Chunk":
+        """A view of some rows."""
+        return Chunk(self.vectors[start:stop], self.exact[start:stop], self.places.rows(start, stop))
 
 
 def chunk_rows(dim: int) -> int:
@@ -276,11 +294,10 @@ def _needed(similarities: np.ndarray, bounds: np.ndarray, moved: np.ndarray, nee
 @compiled
 def _settle(
     products: np.ndarray,
-    at: np.ndarray,
     rows: np.ndarray,
     members: np.ndarray,
     starts: np.ndarray,
-    is_group: bool,
+    is_whole: bool,
     group_of: np.ndarray,
     vectors: np.ndarray,
     centroids: np.ndarray,
@@ -292,24 +309,31 @@ def _settle(
 ) -> None:
     """Move every row to the nearest of its own centroid and some others, and bound those that it is not moved to.
 
-    The products are the bits of bfloat16; row ``at[j]`` of them is that of vector ``rows[j]``. The bits of positive
-    numbers are in the order of the numbers, and those of negative ones, as whole numbers, below them. The members are
-    the whole of one group, or lie in groups one after the other, which begin at ``starts``.
+    The products are the bits of bfloat16, the j-th row of them that of vector ``rows[j]``. The bits of positive
+    numbers are in the order of the numbers, and those of negative ones, as whole numbers, below them. The members lie
+    in groups one after the other, which begin at ``starts`` and are there as a whole or in part.
     """
     terms = np.zeros(max(vectors.shape[1], 1), np.float64)
     number = np.empty(1, np.float32)
     bits = number.view(np.int32)
+    maxima = np.empty(len(starts) - 1, np.int16)
     for j in range(len(rows)):
-        row, found = rows[j], products[at[j]]
+        row, found = rows[j], products[j]
         before, before_similarity = clusters[row], similarities[row]
         most = np.int16(-32768)
-        for i in range(len(members)):  # vectorised
-            most = max(most, found[i])
+        for part in range(len(maxima)):
+            highest = np.int16(-32768)
+            for i in range(starts[part], starts[part + 1]):  # vectorised
+                highest = max(highest, found[i])
+            maxima[part] = highest
+            most = max(most, highest)
         number[0] = np.float32(before_similarity - error)
         limit = _in_order(bits[0]) >> 16  # rounding keeps the order, so what is rounded is no less than this
-        if most >= limit or limit <= 0:
-            for sweep in range(2):  # the likeliest first, which leaves few others
-                for i in range(len(members)):
+        for sweep in range(2):  # the likeliest first, which leaves few others
+            for part in range(len(maxima)):
+                if limit > 0 and (maxima[part] < limit or (sweep == 0 and maxima[part] < most)):
+                    continue
+                for i in range(starts[part], starts[part + 1]):
                     if (found[i] == most) != (sweep == 0) or _in_order(np.int32(found[i]) << 16) >> 16 < limit:
                         continue
                     cluster = members[i]
@@ -325,27 +349,25 @@ def _settle(
         if before >= 0 and before != clusters[row]:
             left = group_of[before]
             bounds[row, left] = max(bounds[row, left], _in_units(before_similarity + 1e-6 - moved[left]))
-        for part in range(len(starts) - 1):
-            group = group_of[members[starts[part]]]
-            most = np.int16(-32768)
-            for i in range(starts[part], starts[part + 1]):
-                most = max(most, found[i])
-            if group == group_of[clusters[row]]:
-                most = np.int16(-32768)
+        mine = group_of[clusters[row]]
+        for part in range(len(maxima)):
+            group, highest = group_of[members[starts[part]]], maxima[part]
+            if group == mine:
+                highest = np.int16(-32768)
                 for i in range(starts[part], starts[part + 1]):
                     if members[i] != clusters[row]:
-                        most = max(most, found[i])
-            bits[0] = (np.int32(max(most, np.int16(-1))) + 1) << 16  # the next higher bfloat16; 0 for negative ones
+                        highest = max(highest, found[i])
+            bits[0] = (np.int32(max(highest, np.int16(-1))) + 1) << 16  # the next higher bfloat16; 0 for negative ones
             bound = _in_units(number[0] + error - moved[group])
-            bounds[row, group] = bound if is_group else max(bounds[row, group], bound)
+            bounds[row, group] = bound if is_whole else max(bounds[row, group], bound)
 
 
 @compiled
-def _in_order(bits: int) -> Any:
+def _in_order(bits: int) -> np.int32:
     """The bits of a float32 as a whole number in the order of the numbers."""
     return np.int32(bits ^ ((bits >> 31) & 0x7FFFFFFF))
 
 
 @compiled
-def _in_units(value: float) -> Any:
+def _in_units(value: float) -> np.int16:
     return np.int16(min(max(np.ceil(value * 4096.0), -32768.0), 32767.0))

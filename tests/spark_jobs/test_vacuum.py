@@ -89,6 +89,20 @@ def test_shards_of_a_run_that_may_continue_stay_unless_the_recipe_says_otherwise
     assert f"shards/{NOW}" not in folders(find_waste(store, frozenset()))
 
 
+def test_rounds_of_k_means_stay_for_a_run_that_may_continue(store):
+    rounds = Path(store.uri) / "rounds"
+    may_continue, over = put(rounds / KILLED / "000003.npy"), put(rounds / OLD / "points" / "part.npy")
+
+    def found(continued=None):
+        return {file for waste in find_waste(store, continued) for file in waste.files if rounds in file.parents}
+
+    assert found() == {over}
+    assert found(frozenset({KILLED})) == {over}
+    assert found(frozenset({NOW})) == {over, may_continue}
+    remove(store, find_waste(store, frozenset({NOW})))
+    assert not any(rounds.rglob("*.npy"))
+
+
 def test_a_table_that_an_unfinished_run_has_written_holds_its_shards(store):
     store.write(
         schema.FILES,

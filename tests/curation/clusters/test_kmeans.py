@@ -175,7 +175,7 @@ def test_all_at_once_is_the_same():
     vectors = clustered(num=1000)
     centroids = np.repeat(kmeans.first_centroids(vectors, 70, 0), 2, axis=0)
     chosen = nearest.Places.unknown(len(vectors))
-    nearest.Nearest(centroids).look_at_all(nearest.Chunk(vectors, vectors.astype(np.float32), chosen))
+    nearest.Nearest(centroids).on_gpu(nearest.Chunk(vectors, vectors.astype(np.float32), chosen))
     clusters, similarities = kmeans.assign(vectors, centroids)
     assert np.array_equal(chosen.clusters, clusters)
     assert np.array_equal(chosen.similarities, similarities)
