@@ -1,7 +1,7 @@
 # make demo, make test, make check, make bench: each sets everything up in .venv first (setup.sh), then does its work.
 python := .venv/bin/python
-# by themselves: train_gpu, which needs a GPU, and ablations, which trains for an hour
-benchmarks := $(filter-out harness train_gpu ablations test_%,$(basename $(notdir $(sort $(wildcard tests/benchmarks/[a-z]*.py)))))
+# by themselves: train_gpu, which needs a GPU; ablations and curation, which train for an hour
+benchmarks := $(filter-out harness train_gpu ablations curation test_%,$(basename $(notdir $(sort $(wildcard tests/benchmarks/[a-z]*.py)))))
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check bench clean
 
