@@ -17,6 +17,7 @@ from curation.neighbours.compute import in_order
 
 _UNITS = 2.0**30  # of a component of a sum
 _WEAK = 0.3  # of the mean spread
+_MOST_WEAK = 16
 _IN_FLIGHT_BYTES = 2**27  # chunks that threads work on or that wait for their turn
 _FEWEST_GROUPS = 4  # with fewer, bounds save nothing
 
@@ -228,13 +229,16 @@ def refills(counts: np.ndarray, spread: np.ndarray, share: float) -> tuple[np.nd
     Args:
         counts: [k] members of every cell.
         spread: [k] of every cell, see :func:`spreads`.
-        share: cells of a smaller spread than this share of the mean move, besides those that are empty.
+        share: cells of a smaller spread than this share of the mean move, the smallest first, besides those that are
+            empty; but no more than one in :data:`_MOST_WEAK`, as the rest must settle meanwhile.
 
     Returns:
         the cells that move, ascending, and how many come to each donor, in the order in which they first do; those of
         the first donor come first.
     """
-    weak = np.flatnonzero((counts == 0) | (spread < share * spread.mean()))
+    num_weak = np.count_nonzero(spread < share * spread.mean())
+    num = max(np.count_nonzero(counts == 0), min(num_weak, len(counts) // _MOST_WEAK))
+    weak = np.sort(np.lexsort((spread, counts > 0))[:num])
     moves = set(weak.tolist())
     widest = [(-wide, cell) for cell, wide in enumerate(spread.tolist()) if cell not in moves and wide > 0]
     heapq.heapify(widest)

@@ -1,7 +1,8 @@
-"""The nearest centroid of every vector, exactly, at the speed of bfloat16 products; and what need not be looked at.
+"""The nearest centroid of every vector, exactly, at the speed of products of bytes; and what need not be looked at.
 
-A product in bfloat16 proposes centroids: those that its rounding leaves within reach of the best. Their similarity is
-then computed as ``pair_similarities`` does, so no bit of the result depends on batches, threads or precision.
+A product of vectors rounded to bytes proposes centroids: those that the rounding leaves within reach of the best. Their
+similarity is then computed as ``pair_similarities`` does, so no bit of the result depends on batches, threads or
+machines.
 
 Between two rounds of k-means centroids move a little. For every vector and group of centroids that lie close together
 there is a bound that no rival in that group is above; a round raises it by as much as the group's centroids have moved,
@@ -16,8 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from curation.clusters.codes import STEP_ROWS, Codes
 from curation.neighbours.compiled import compiled
-from curation.neighbours.compute import device
+from curation.neighbours.compute import device, whole_products
 from curation.neighbours.similarity import halving_sum, similarities_of_rows
 from curation.neighbours.tiles import Operand, margin
 
@@ -25,8 +27,7 @@ GROUP = 64  # centroids of a group at least
 LONGEST = 1.01  # of a vector that counts as one of unit length
 _CHUNK_VALUES = 2**21  # of a chunk of vectors, which stays in the cache that cores share
 _BLOCK_ROWS = 1024  # that are multiplied with all centroids at once
-_BLOCK_PRODUCTS = 2**22
-_STEP_ROWS = 128  # products have few shapes, see Operand
+_BLOCK_PRODUCTS = 2**21
 _UNITS = 4096.0  # of a bound, a unit
 _NO_BOUND = 32767  # higher than any similarity
 _FAR_SHARE = 8  # of so many centroids one, which has moved farthest, is compared with all vectors
@@ -117,6 +118,7 @@ class Moves:
         """One round on: [k, d] centroids before and after it."""
         length = np.linalg.norm(after.astype(np.float64) - before, axis=1)[groups.order]
         far = np.sort(np.argpartition(length, -(len(length) // _FAR_SHARE))[-(len(length) // _FAR_SHARE) :])
+        far = far[length[far] > 0]
         length[far] = 0
         most = np.maximum.reduceat(length, np.arange(0, len(length), groups.width))
         return Moves(self.groups + most * LONGEST + 1e-9, far)
@@ -139,7 +141,7 @@ class Nearest:
         self.groups = groups or Groups(np.arange(len(centroids), dtype=np.int32), 4 * GROUP)
         self._centroids = np.ascontiguousarray(centroids, np.float32)
         self._moves = moves or Moves(np.zeros(len(self.groups)), np.empty(0, np.int64))
-        self._operand = Operand.of(self._centroids[self.groups.order])
+        self._codes = Codes.of(self._centroids[self.groups.order], one_step=True)
         self._group_of = self.groups.of_clusters()
 
     def update(self, vectors: np.ndarray, places: Places) -> None:
@@ -168,27 +170,31 @@ class Nearest:
         if need.mean() > 1 - 2 / _FAR_SHARE:
             self._look_at_all(chunk)
             return
-        whole = Operand.of(chunk.vectors)
+        codes = self._codes_of(chunk)
         if len(far):
-            self._look_at(chunk, whole, np.arange(len(chunk.exact)), far)
+            self._look_at(chunk, codes, np.arange(len(chunk.exact)), far)
             need = self.needed(chunk)
         num, width = len(self.groups.order), self.groups.width
         for group in range(len(self.groups)):
             members = np.arange(group * width, min((group + 1) * width, num))
-            self._look_at(chunk, whole, np.flatnonzero(need[group]), members)
+            self._look_at(chunk, codes, np.flatnonzero(need[group]), members)
 
     def _look_at_all(self, chunk: "Chunk") -> None:
         """Compare all vectors with all centroids, so many rows at a time that their products stay in the cache."""
         members = np.arange(len(self.groups.order))
-        step = max(_STEP_ROWS, min(_BLOCK_ROWS, _BLOCK_PRODUCTS // len(members) // _STEP_ROWS * _STEP_ROWS))
-        products: Tensor | None = None
+        step = max(STEP_ROWS, min(_BLOCK_ROWS, _BLOCK_PRODUCTS // len(members) // STEP_ROWS * STEP_ROWS))
         for start in range(0, len(chunk.exact), step):
             part = chunk.rows(start, start + step)
-            operand = Operand.of(part.vectors)
-            if products is None or len(products) != len(operand.values):
-                products = torch.empty(len(operand.values), len(self._operand.values), dtype=operand.values.dtype)
-            torch.mm(operand.values, self._operand.values.T, out=products)
-            self._settle(part, operand, products, np.arange(len(part.exact)), members)
+            codes = self._codes_of(part)
+            products = whole_products(codes.values, self._codes.values)
+            self._settle(part, codes, products, np.arange(len(part.exact)), members)
+
+    def _codes_of(self, chunk: "Chunk") -> Codes:
+        codes = Codes.of(chunk.exact)
+        if chunk.places.bounds.shape[1] and codes.lengths.max() > LONGEST:
+            longest = codes.lengths.max()
+            raise ValueError(f"a vector is {longest:.3g} long; k-means on the sphere wants them of unit length")
+        return codes
 
     def needed(self, chunk: "Chunk") -> np.ndarray:
         """[num_groups, n] bool: which groups may hold a centroid that is no farther than the vector's own."""
@@ -198,55 +204,54 @@ class Nearest:
             _needed(chunk.places.similarities, chunk.places.bounds, moved, need)
         return need
 
-    def _look_at(self, chunk: "Chunk", whole: Operand, rows: np.ndarray, members: np.ndarray) -> None:
+    def _look_at(self, chunk: "Chunk", codes: Codes, rows: np.ndarray, members: np.ndarray) -> None:
         """Compare vectors with centroids.
 
         Args:
             chunk: of vectors.
-            whole: all of them, rounded.
+            codes: of all of them.
             rows: of those to compare.
             members: ascending places: those of one group, or some of any group.
         """
         if not len(rows):
             return
-        values = whole.values
-        if len(rows) < len(chunk.exact):  # few shapes, see Operand
-            filled = np.zeros(-(-len(rows) // _STEP_ROWS) * _STEP_ROWS, np.int64)
+        values = codes.values
+        if len(rows) < len(chunk.exact):
+            filled = np.zeros(-(-len(rows) // STEP_ROWS) * STEP_ROWS, np.int64)
             filled[: len(rows)] = rows
             values = values.index_select(0, torch.from_numpy(filled))
-        columns, first, width = self._operand.values, int(members[0]), self.groups.width
+        columns, first, width = self._codes.values, int(members[0]), self.groups.width
         if first % width == 0 and len(members) == len(self.groups.order[first : first + width]):
             columns = columns[first : first + width]
         else:
             columns = columns.index_select(0, torch.from_numpy(members))
-        self._settle(chunk, whole, values @ columns.T, rows, members)
+        self._settle(chunk, codes, whole_products(values, columns), rows, members)
 
-    def _settle(
-        self, chunk: "Chunk", operand: Operand, products: Tensor, rows: np.ndarray, members: np.ndarray
-    ) -> None:
-        """Let products [rows, members] decide what is looked at exactly."""
-        places, error = chunk.places, margin(operand, self._operand) + _SLACK
-        if places.bounds.shape[1] and operand.longest > LONGEST:
-            raise ValueError(f"a vector is {operand.longest:.3g} long; k-means on the sphere wants them of unit length")
+    def _settle(self, chunk: "Chunk", codes: Codes, products: Tensor, rows: np.ndarray, members: np.ndarray) -> None:
+        """Let products [rows, members] decide what is looked at exactly.
+
+        With a = x + r and b = y + s, x and y rounded, a b - x y = a s + r y, whose terms Cauchy and Schwarz bound.
+        """
+        places, moved = chunk.places, self._codes.moved.max()
+        errors = codes.lengths * moved + codes.moved * (self._codes.lengths.max() + moved) + _SLACK
         clusters = self.groups.order[members]
         group = self._group_of[clusters]
         starts = np.append(np.flatnonzero(np.append(True, group[1:] != group[:-1])), len(group))
         ends_group = members[-1] == len(self.groups.order) - 1 or (members[-1] + 1) % self.groups.width == 0
         is_whole = len(members) == members[-1] + 1 - members[0] and members[0] % self.groups.width == 0 and ends_group
         _settle(
-            products.bfloat16().view(torch.int16).numpy(), rows, clusters, starts, is_whole, self._group_of,
-            chunk.exact, self._centroids, error, self._moves.groups,
+            products.numpy(), codes.steps * self._codes.steps[0], errors, rows, clusters, starts, is_whole,
+            self._group_of, chunk.exact, self._centroids, self._moves.groups,
             places.clusters, places.similarities, places.bounds,
         )  # fmt: skip
 
     def on_gpu(self, chunk: "Chunk") -> None:
         """One product with all centroids, of which those within reach come back: faster there than choosing."""
-        operand = Operand.of(chunk.vectors)
-        products = (operand.values @ self._operand.values.T)[: len(chunk.vectors), : len(self.groups.order)].float()
+        vectors, centroids = Operand.of(chunk.vectors), Operand.of(self._centroids)
+        products = (vectors.values @ centroids.values.T)[: len(chunk.vectors), : len(self._centroids)].float()
         limit = products.amax(dim=1, keepdim=True)
-        limit = limit - limit.abs() * 2.0**-7 - 2.01 * (margin(operand, self._operand) + _SLACK)  # bfloat16 twice
-        row, place = (found.cpu().numpy() for found in torch.nonzero(products >= limit, as_tuple=True))
-        cluster = self.groups.order[place]
+        limit = limit - limit.abs() * 2.0**-7 - 2.01 * (margin(vectors, centroids) + _SLACK)  # bfloat16 twice
+        row, cluster = (found.cpu().numpy() for found in torch.nonzero(products >= limit, as_tuple=True))
         similarity = similarities_of_rows(chunk.exact, self._centroids, row, cluster)
         order = np.lexsort((cluster, -similarity, row))
         first = order[np.unique(row[order], return_index=True)[1]]
@@ -268,7 +273,7 @@ class Chunk:
 
 def chunk_rows(dim: int) -> int:
     """Vectors that are looked at together; no result depends on it."""
-    return max(_STEP_ROWS, _CHUNK_VALUES // max(dim, 1) // _STEP_ROWS * _STEP_ROWS)
+    return max(STEP_ROWS, _CHUNK_VALUES // max(dim, 1) // STEP_ROWS * STEP_ROWS)
 
 
 @compiled
@@ -294,6 +299,8 @@ def _needed(similarities: np.ndarray, bounds: np.ndarray, moved: np.ndarray, nee
 @compiled
 def _settle(
     products: np.ndarray,
+    steps: np.ndarray,
+    errors: np.ndarray,
     rows: np.ndarray,
     members: np.ndarray,
     starts: np.ndarray,
@@ -301,7 +308,6 @@ def _settle(
     group_of: np.ndarray,
     vectors: np.ndarray,
     centroids: np.ndarray,
-    error: float,
     moved: np.ndarray,
     clusters: np.ndarray,
     similarities: np.ndarray,
@@ -309,32 +315,30 @@ def _settle(
 ) -> None:
     """Move every row to the nearest of its own centroid and some others, and bound those that it is not moved to.
 
-    The products are the bits of bfloat16, the j-th row of them that of vector ``rows[j]``. The bits of positive
-    numbers are in the order of the numbers, and those of negative ones, as whole numbers, below them. The members lie
-    in groups one after the other, which begin at ``starts`` and are there as a whole or in part.
+    The j-th row of the products is that of vector ``rows[j]``; a similarity is a product times the vector's step, but
+    for its error. The members lie in groups one after the other, which begin at ``starts`` and are there as a whole or
+    in part.
     """
     terms = np.zeros(max(vectors.shape[1], 1), np.float64)
-    number = np.empty(1, np.float32)
-    bits = number.view(np.int32)
-    maxima = np.empty(len(starts) - 1, np.int16)
+    maxima = np.empty(len(starts) - 1, np.int32)
     for j in range(len(rows)):
         row, found = rows[j], products[j]
+        step, error = steps[row], errors[row]
         before, before_similarity = clusters[row], similarities[row]
-        most = np.int16(-32768)
+        most = np.int32(-(2**31) + 1)
         for part in range(len(maxima)):
-            highest = np.int16(-32768)
+            highest = np.int32(-(2**31) + 1)
             for i in range(starts[part], starts[part + 1]):  # vectorised
                 highest = max(highest, found[i])
             maxima[part] = highest
             most = max(most, highest)
-        number[0] = np.float32(before_similarity - error)
-        limit = _in_order(bits[0]) >> 16  # rounding keeps the order, so what is rounded is no less than this
+        limit = _reached(before_similarity, error, step)
         for sweep in range(2):  # the likeliest first, which leaves few others
             for part in range(len(maxima)):
-                if limit > 0 and (maxima[part] < limit or (sweep == 0 and maxima[part] < most)):
+                if maxima[part] < limit or (sweep == 0 and maxima[part] < most):
                     continue
                 for i in range(starts[part], starts[part + 1]):
-                    if (found[i] == most) != (sweep == 0) or _in_order(np.int32(found[i]) << 16) >> 16 < limit:
+                    if found[i] < limit or (found[i] == most) != (sweep == 0):
                         continue
                     cluster = members[i]
                     if cluster == clusters[row]:
@@ -342,8 +346,7 @@ def _settle(
                     similarity = halving_sum(vectors[row], centroids[cluster], terms)
                     if similarity > similarities[row] or (similarity == similarities[row] and cluster < clusters[row]):
                         clusters[row], similarities[row] = cluster, similarity
-                        number[0] = np.float32(similarity - error)
-                        limit = _in_order(bits[0]) >> 16
+                        limit = _reached(similarity, error, step)
         if bounds.shape[1] == 0:
             continue
         if before >= 0 and before != clusters[row]:
@@ -353,19 +356,18 @@ def _settle(
         for part in range(len(maxima)):
             group, highest = group_of[members[starts[part]]], maxima[part]
             if group == mine:
-                highest = np.int16(-32768)
+                highest = np.int32(-(2**31) + 1)
                 for i in range(starts[part], starts[part + 1]):
                     if members[i] != clusters[row]:
                         highest = max(highest, found[i])
-            bits[0] = (np.int32(max(highest, np.int16(-1))) + 1) << 16  # the next higher bfloat16; 0 for negative ones
-            bound = _in_units(number[0] + error - moved[group])
+            bound = _in_units(highest * step + error - moved[group])
             bounds[row, group] = bound if is_whole else max(bounds[row, group], bound)
 
 
 @compiled
-def _in_order(bits: int) -> np.int32:
-    """The bits of a float32 as a whole number in the order of the numbers."""
-    return np.int32(bits ^ ((bits >> 31) & 0x7FFFFFFF))
+def _reached(similarity: float, error: float, step: float) -> np.int32:
+    """What the product with any centroid that is as similar reaches at least."""
+    return np.int32(max(np.floor((similarity - error) / step), -(2.0**31) + 1))
 
 
 @compiled

@@ -84,8 +84,11 @@ def test_the_widest_cells_are_split_for_those_that_hold_next_to_nothing():
     spread = np.array([0, 9, 0, 4, 20, 0.1, 0])
     weak, donors = kmeans.refills(counts, spread, 0.0)
     assert (weak.tolist(), donors) == ([0, 2], {4: 2})  # 20, then 10 of it that are left
-    weak, donors = kmeans.refills(counts, spread, 0.3)
-    assert (weak.tolist(), donors) == ([0, 2, 5, 6], {4: 3, 1: 1})  # 20, 10, 9, 5 of the first
+    assert kmeans.refills(counts, spread, 0.3)[1] == donors, "of seven, no more than the empty ones"
+    many = np.tile([9, 4, 20, 3], 8), np.tile([9, 4, 20, 0.1], 8)
+    weak, donors = kmeans.refills(*many, 0.3)
+    assert (weak.tolist(), donors) == ([3, 7], {2: 1, 6: 1})
+    assert len(kmeans.refills(*many, 0.0)[0]) == 0
     assert kmeans.refills(np.array([2, 0, 0]), np.array([5.0, 0, 0]), 0.0)[1] == {0: 1}, "one stays"
     vectors = np.array([[1, 0], [0.8, 0.6], [0.96, 0.28], [0, 1]], np.float32)
     centroids = np.array([[1, 0], [0, -1], [0, 1]], np.float32)
