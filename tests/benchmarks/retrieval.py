@@ -84,13 +84,13 @@ def by_codes(
     """IVF-PQ and exact scores, both at the recall asked for."""
     floats, wanted = base.astype(np.float32), queries.astype(np.float32)
     shard = timed("ours, trained and written", lambda: our_shard(base, folder / "coded", options))
-    peer = timed("peer, trained and filled", lambda: peer_index(floats, options))
+    peer, lists, _coarse = timed("peer, trained and filled", lambda: peer_index(floats, options))
 
     def ours(some: np.ndarray, probes: int, fetch: int) -> Found:
         return search_shards([shard], some, options.k, Probing(probes, fetch))
 
     def theirs(some: np.ndarray, probes: int, fetch: int) -> np.ndarray:
-        peer.base_index.nprobe, peer.k_factor = probes, fetch
+        lists.nprobe, peer.k_factor = probes, fetch
         return peer.search(some, options.k)[1]
 
     few = slice(0, TUNED_ON)
@@ -137,8 +137,8 @@ def our_shard(base: np.ndarray, folder: Path, options: argparse.Namespace) -> Sh
     return read_shard(folder, codebook)
 
 
-def peer_index(base: np.ndarray, options: argparse.Namespace) -> Any:
-    """The peer, trained on the same vectors."""
+def peer_index(base: np.ndarray, options: argparse.Namespace) -> tuple[Any, Any, Any]:
+    """The peer, trained on the same vectors, with the indexes that it keeps pointers to."""
     dim, metric = base.shape[1], faiss.METRIC_INNER_PRODUCT
     coarse = faiss.IndexFlatIP(dim)
     codes = faiss.IndexIVFPQ(coarse, dim, options.num_lists, options.code_bytes, 8, metric)
@@ -146,8 +146,7 @@ def peer_index(base: np.ndarray, options: argparse.Namespace) -> Any:
     index = faiss.IndexRefineFlat(codes)
     index.train(base[: 256 * options.num_lists])
     index.add(base)
-    index.held = coarse, codes  # faiss keeps pointers
-    return index
+    return index, codes, coarse
 
 
 def tuned(recall: Callable[[int, int], float], options: argparse.Namespace, name: str) -> Setting:
