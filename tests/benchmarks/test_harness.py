@@ -22,8 +22,10 @@ TINY = {
     "links": ["--megabytes", "0.1", "--pages"],
     "loader": ["--images", "pocket", "--num-batches", "2", "--batch", "4", "--workers", "1"],
     "pca_hash": ["--pictures", "pocket", "--num-pictures", "20", "--distinct", "pocket"],
+    "retrieval": ["--num-vectors", "3000", "--dim", "64", "--num-queries", "50", "--k", "5", "--num-lists", "16"],
     "screen": ["--images", "pocket"],
     "train_step": ["--arch", "vit_nano", "--batch", "2", "--prototypes", "64", "--precision", "fp32"],
+    "writing": ["--megabytes", "2", "--image-bytes", "20000", "--shard-megabytes", "1"],
 }
 KEYS = {  # what the JSON line of each promises
     "components": {"speedup_scipy", "speedup_scipy_matrix", "speedup_scipy_forest", "bytes_per_node"},
@@ -36,8 +38,10 @@ KEYS = {  # what the JSON line of each promises
     "links": {"mb_per_s", "speedup_bs4", "speedup_lxml"},
     "loader": {"crops_per_s", "speedup_webdataset", "speedup_webdataset_pillow", "speedup_webdataset_tensor"},
     "pca_hash": {"thumbnails_per_s", "recall_jpeg75_fitted", "pairs_of_one_hash_0"},
+    "retrieval": {"speedup_ivfpq", "recall", "recall_peer"},
     "screen": {"images_per_s", "speedup_pillow"},
     "train_step": {"seconds_per_step", "peak_rss_bytes"},
+    "writing": {"mb_per_s", "speed_ratio_cp", "speed_ratio_cp_sha256"},
 }
 
 
