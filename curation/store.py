@@ -153,6 +153,13 @@ class Store:
         current = {run.run_id for name, run in self.runs().items() if stage in (None, name)}
         return self.table("decisions", filter=pc.field("run_id").isin(pa.array(sorted(current), pa.string())))
 
+    def highest_nsfw(self, image_ids: pa.ChunkedArray) -> float | None:
+        """The highest score that a detector of unsafe content gave one of some images; None where none has a score."""
+        nsfw = pc.field("label") == "nsfw"
+        tables = (schema.DETECTIONS.name, schema.OWN_DETECTIONS.name)
+        scored = pa.concat_tables([self.table(name, ["image_id", "score"], nsfw) for name in tables])
+        return pc.max(scored.filter(pc.is_in(scored["image_id"], image_ids.combine_chunks()))["score"]).as_py()
+
     def sources(self) -> dict[str, str]:
         """Where imported images lie: source name to folder, as the runs that read them recorded it."""
         filesystem, path = locate(self.path("sources.json"))

@@ -160,11 +160,7 @@ def _safety(store: Store, screen: Run, labels: list[str], index: pa.Table) -> Sa
     blurred = Blurred(labels=labels, images=len(regions), regions=sum(regions)) if found & set(labels) else None
     nsfw = None
     if "nsfw" in found:
-        tables = (schema.DETECTIONS.name, schema.OWN_DETECTIONS.name)
-        parts = [store.table(name, ["image_id", "score"], pc.field("label") == "nsfw") for name in tables]
-        scored = pa.concat_tables(parts)
-        scores = scored.filter(pc.is_in(scored["image_id"], index["image_id"].combine_chunks()))["score"]
-        nsfw = Nsfw(threshold=screen.recipe["nsfw_threshold"], highest=pc.max(scores).as_py())
+        nsfw = Nsfw(threshold=screen.recipe["nsfw_threshold"], highest=store.highest_nsfw(index["image_id"]))
     return Safety(detectors=detectors, blurred=blurred, nsfw=nsfw)
 
 

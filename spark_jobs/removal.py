@@ -9,11 +9,10 @@ import pyarrow.compute as pc
 
 from curation import schema
 from curation.descriptors import plan as plans
-from curation.release.manifest import Manifest, write_release_files
+from curation.release.manifest import Manifest, Stage, write_release_files
 from curation.release.placing import finish_exchange, is_release, partial_folder, put_in_place, replaced_folder
 from curation.release.reader import ReleaseReader
 from curation.release.removal import remove_images, safety_of, touched
-from curation.schema import DROP, KEEP
 from curation.store import Run, Store, locate
 from curation.takedown.erase import erase_image, forget_in_index, pieces_that_name
 from curation.takedown.forget import Change, Forget, new_labels, without_rows
@@ -159,12 +158,9 @@ def _release(store: Tables, plan: Plan) -> Manifest | None:
         filesystem.makedirs(partial)
         uri = filesystem.unstrip_protocol(partial)
         index, shards = remove_images(reader, uri, plan.images)
-        runs = {stage: _restated_run(store, plan, manifest, stage) for stage in manifest.stages}
-        nsfw = pc.field("label") == "nsfw"
-        tables = (schema.DETECTIONS.name, schema.OWN_DETECTIONS.name)
-        scored = pa.concat_tables([store.table(name, ["image_id", "score"], nsfw) for name in tables])
-        highest = pc.max(scored.filter(pc.is_in(scored["image_id"], index["image_id"].combine_chunks()))["score"])
-        safety = safety_of(reader, index, highest.as_py())
+        counts = store.counts(pc.field("run_id").isin([run.run_id for run in manifest.runs.values()]))
+        runs = {stage: _restated_run(store, plan, stage, manifest.runs[stage], counts) for stage in manifest.stages}
+        safety = safety_of(reader, index, store.highest_nsfw(index["image_id"]))
         name = manifest.recipe.get("publish", {}).get("name", "release")
         write_release_files(
             uri, index, shards, manifest.num_shards, runs, manifest.recipe, manifest.models, safety, name
@@ -173,17 +169,17 @@ def _release(store: Tables, plan: Plan) -> Manifest | None:
     return ReleaseReader(plan.release["uri"]).manifest
 
 
-def _restated_run(store: Tables, plan: Plan, manifest: Manifest, stage: str) -> Run:
-    stated = manifest.runs[stage]
-    counts = _counts(store, [stated.run_id]).get(stated.run_id, (stated.kept, stated.dropped))
+def _restated_run(
+    store: Tables, plan: Plan, stage: str, stated: Stage, counts: dict[str, tuple[int, dict[str, int]]]
+) -> Run:
+    kept, dropped = counts.get(stated.run_id, (stated.kept, stated.dropped))
     tables = _versions(store, stated.tables) if stated.run_id in plan.intact else stated.tables
-    kept, dropped = counts
     return Run(stage, stated.run_id, {}, stated.inputs, tables, kept + sum(dropped.values()), kept, dropped, {})
 
 
 def _restate(store: Tables, plan: Plan, manifest: Manifest | None) -> None:
     """Let the runs tell of the tables as they are now."""
-    counts = _counts(store, store.table("runs", ["run_id"])["run_id"].to_pylist())
+    counts = store.counts(pc.field("run_id").isin(store.table("runs", ["run_id"])["run_id"].combine_chunks()))
 
     def restated(row: dict[str, Any]) -> dict[str, Any]:
         if row["run_id"] in counts:
@@ -199,22 +195,6 @@ def _restate(store: Tables, plan: Plan, manifest: Manifest | None) -> None:
         return row
 
     store.restate_runs(restated)
-
-
-def _counts(store: Store, run_ids: list[str]) -> dict[str, tuple[int, dict[str, int]]]:
-    """Of each run: how many units it kept, and dropped by reason, as the ledger has them."""
-    mine = pc.field("run_id").isin(pa.array(run_ids, pa.string()))
-    rows = store.table("decisions", ["run_id", "decision", "reason"], mine)
-    found: dict[str, tuple[int, dict[str, int]]] = {}
-    for row in rows.group_by(["run_id", "decision", "reason"]).aggregate([([], "count_all")]).to_pylist():
-        kept, dropped = found.get(row["run_id"], (0, {}))
-        if row["decision"] == KEEP:
-            kept += row["count_all"]
-        else:
-            assert row["decision"] == DROP
-            dropped = dropped | {row["reason"]: row["count_all"]}
-        found[row["run_id"]] = kept, dict(sorted(dropped.items()))
-    return found
 
 
 def _versions(store: Tables, tables: dict[str, int]) -> dict[str, int]:

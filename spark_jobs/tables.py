@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from deltalake import CommitProperties, DeltaTable, Transaction
 from deltalake.transaction import AddAction
@@ -156,7 +157,8 @@ class Tables(Store):
         Raises:
             AssertionError: rows in differ from kept plus dropped; the run stays unfinished.
         """
-        kept, dropped = self._count(run)
+        mine = (pc.field("stage") == run.stage) & (pc.field("run_id") == run.run_id)
+        kept, dropped = self.counts(mine).get(run.run_id, (0, {}))
         total = kept + sum(dropped.values())
         assert rows_in == total, f"{run.stage}: {rows_in} rows in, but {kept} kept + {dropped} dropped = {total}"
         versions = {t.name: DeltaTable(self.table_uri(t.name)).version() for t in (*tables, schema.DECISIONS)}
@@ -266,19 +268,20 @@ class Tables(Store):
                 return False
         return True
 
-    def _count(self, run: RunKey) -> tuple[int, dict[str, int]]:
-        mine = (pa.compute.field("stage") == run.stage) & (pa.compute.field("run_id") == run.run_id)
-        rows = self.table("decisions", columns=["decision", "reason"], filter=mine)
-        counts = {
-            (row["decision"], row["reason"]): row["count"]
-            for row in rows.append_column("one", pa.array([1] * rows.num_rows))
-            .group_by(["decision", "reason"])
-            .aggregate([("one", "sum")])
-            .rename_columns(["decision", "reason", "count"])
-            .to_pylist()
-        }
-        kept = counts.pop((schema.KEEP, None), 0)
-        return kept, {schema.Reason(reason).value: n for (_, reason), n in sorted(counts.items())}
+    def counts(self, where: pc.Expression) -> dict[str, tuple[int, dict[str, int]]]:
+        """Of each run with ledger rows ``where``: how many units it kept, and dropped by reason."""
+        rows = self.table("decisions", ["run_id", "decision", "reason"], where)
+        counted = rows.group_by(["run_id", "decision", "reason"]).aggregate([([], "count_all")])
+        order = [("run_id", "ascending"), ("decision", "ascending"), ("reason", "ascending")]
+        found: dict[str, tuple[int, dict[str, int]]] = {}
+        for row in counted.sort_by(order).to_pylist():
+            kept, dropped = found.get(row["run_id"], (0, {}))
+            if (row["decision"], row["reason"]) == (schema.KEEP, None):
+                kept += row["count_all"]
+            else:
+                dropped = dropped | {schema.Reason(row["reason"]).value: row["count_all"]}
+            found[row["run_id"]] = kept, dropped
+        return found
 
     def _delta(self, name: str) -> DeltaTable | None:
         uri = self.table_uri(name)

@@ -14,6 +14,7 @@ import pyarrow as pa
 from curation.images.decode import DecodeError, decode
 from curation.release import merkle
 from curation.release.canonical import canonical_json
+from curation.release.making import Hashing
 from curation.release.manifest import INDEX, INDEX_SCHEMA, MANIFEST, Manifest, Shard, leaves, manifest_bytes
 from curation.release.reader import ReleaseReader
 from curation.release.shards import DamagedShardError, Entry, read_entries
@@ -130,7 +131,7 @@ def _check_shard(release: ReleaseReader, shard: Shard, rows: Sequence[Mapping[st
         return Problem("shard", "is missing", shard.name)
     size_bytes = release.size_bytes(shard.name)
     with release.open(shard.name) as raw:
-        file = _Hashing(raw)
+        file = Hashing(raw)
         entries = read_entries(file, size_bytes)
         for row in chain(rows, repeat(None)):
             try:
@@ -143,7 +144,7 @@ def _check_shard(release: ReleaseReader, shard: Shard, rows: Sequence[Mapping[st
                 return Problem("image", problem[1], shard.name, problem[0])
     if size_bytes != shard.size_bytes:
         return Problem("shard", f"is {size_bytes} bytes; the manifest says {shard.size_bytes}", shard.name)
-    if file.sha256.hexdigest() != shard.sha256:
+    if file.digest.hexdigest() != shard.sha256:
         return Problem(
             "shard", "its SHA-256 is not the manifest's, though every member agrees with the index", shard.name
         )
@@ -200,16 +201,3 @@ def _undecodable(data: bytes) -> str | None:
     except DecodeError as error:
         return f"{error.reason}: {error}"
     return None
-
-
-class _Hashing:
-    """Hashes what is read through it."""
-
-    def __init__(self, file: Any) -> None:
-        self._file = file
-        self.sha256 = hashlib.sha256()
-
-    def read(self, size: int, /) -> bytes:
-        data: bytes = self._file.read(size)
-        self.sha256.update(data)
-        return data

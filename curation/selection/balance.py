@@ -71,6 +71,27 @@ def budgets(num_images: np.ndarray, parents: Sequence[np.ndarray], target: int, 
     return budget
 
 
+def first_of_each(
+    image_ids: np.ndarray, clusters: np.ndarray, budget: np.ndarray, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The images that clusters give: as many as their budgets, the first in the hash order of their ids.
+
+    Args:
+        image_ids: [n] distinct strings.
+        clusters: [n] of every image.
+        budget: [k] images of each cluster.
+        seed: of the hash order.
+
+    Returns:
+        rows and their ranks from 1, by cluster and rank.
+    """
+    order = np.lexsort((image_ids.astype(str), hash_order(image_ids, seed, "balance"), clusters))
+    ordered = clusters[order]
+    rank = np.arange(len(order)) - np.searchsorted(ordered, ordered) + 1
+    is_taken = rank <= budget[ordered]
+    return order[is_taken], rank[is_taken]
+
+
 def balanced_sample(centroids: pa.Table, pool: pa.Table, target: int, seed: int) -> pa.Table:
     """Draw a balanced sample.
 
@@ -90,15 +111,12 @@ def balanced_sample(centroids: pa.Table, pool: pa.Table, target: int, seed: int)
     parents = [tree["parent"].filter(pa.array(levels == level)).to_numpy() for level in range(top)]
     ids, clusters = pool["image_id"].to_numpy(), pool["cluster"].to_numpy()
     budget = budgets(np.bincount(clusters, minlength=int((levels == 0).sum())), parents, target, seed)
-    order = np.lexsort((ids.astype(str), hash_order(ids, seed, "balance"), clusters))
-    ordered = clusters[order]
-    rank = np.arange(len(order)) - np.searchsorted(ordered, ordered) + 1
-    is_taken = rank <= budget[ordered]
-    taken = pool.select(["image_id", "similarity"]).take(order[is_taken])
+    rows, rank = first_of_each(ids, clusters, budget, seed)
+    taken = pool.select(["image_id", "similarity"]).take(rows)
     return (
         taken.append_column("collection", pa.array([POOL] * len(taken), pa.string()))
         .append_column("query_id", pa.nulls(len(taken), pa.string()))
-        .append_column("rank", pa.array(rank[is_taken]))
+        .append_column("rank", pa.array(rank))
         .append_column("source", pa.array(["balanced"] * len(taken), pa.string()))
         .select(RETRIEVALS.schema.names)
         .cast(RETRIEVALS.schema)

@@ -1,13 +1,12 @@
 """The same recipe trained on different selections, and the k-NN accuracy that its probe ends with."""
 
-import json
 import os
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+
+from tests.benchmarks.ablations import probed
 
 
 @dataclass(frozen=True)
@@ -40,13 +39,12 @@ def accuracies(runs: Mapping[str, tuple[Path, int]], out: Path, training: Traini
     Raises:
         ValueError: a run failed.
     """
-    threads = str(max((os.cpu_count() or 1) // training.at_once, 1))
+    threads = max((os.cpu_count() or 1) // training.at_once, 1)
 
     def one(name: str) -> float:
         pictures, seed = runs[name]
         print(f"training on {name}", flush=True)
         overrides = [
-            f"output={out / name}",
             f"data.release={pictures}",
             f"recipe.seed={seed}",
             f"recipe.steps={training.steps}",
@@ -54,14 +52,7 @@ def accuracies(runs: Mapping[str, tuple[Path, int]], out: Path, training: Traini
             f"runtime.probe.train={training.train}",
             f"runtime.probe.test={training.test}",
         ]
-        command = [sys.executable, "-m", "training.launch", training.recipe, *overrides]
-        with (out / f"{name}.log").open("a") as log:
-            environment = {**os.environ, "OMP_NUM_THREADS": threads}
-            code = subprocess.run(command, env=environment, stdout=log, stderr=log, check=False).returncode
-        if code:
-            raise ValueError(f"{name}: training ended with {code}; {log.name} says why")
-        rows = [json.loads(line) for line in (out / name / "metrics.jsonl").read_text().splitlines()]
-        return float([row["probe_knn_top1"] for row in rows if "probe_knn_top1" in row][-1])
+        return probed(training.recipe, overrides, out / name, threads)[-1][1]
 
     out.mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor(training.at_once) as pool:

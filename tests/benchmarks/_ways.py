@@ -8,8 +8,7 @@ import pyarrow as pa
 
 from curation.clusters import hierarchy, kmeans
 from curation.neighbours.knn import nearest
-from curation.selection.balance import budgets
-from curation.selection.hash_order import hash_order
+from curation.selection.balance import budgets, first_of_each
 from curation.selection.policy import Limits, select
 from curation.selection.retrieval import cluster_based, sample_based
 from tests.benchmarks._concept_pool import NUM_CLASSES
@@ -126,9 +125,7 @@ def _balanced(material: Material, rows: np.ndarray, size: int) -> np.ndarray:
     levels = hierarchy.build(bottom, [len(bottom) // 4, len(bottom) // 16], _ROUNDS, 4, 3, material.seed)
     clusters, _ = kmeans.assign(vectors, bottom)
     each = budgets(np.bincount(clusters, minlength=len(bottom)), [one.parents for one in levels], size, material.seed)
-    order = np.lexsort((hash_order(material.ids[rows].tolist(), material.seed, "balance"), clusters))
-    rank = np.arange(len(order)) - np.searchsorted(clusters[order], clusters[order])
-    return np.sort(rows[order[rank < each[clusters[order]]]])
+    return np.sort(rows[first_of_each(material.ids[rows], clusters, each, material.seed)[0]])
 
 
 def _clusters(vectors: np.ndarray, seed: int) -> np.ndarray:

@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -64,10 +65,13 @@ def main() -> int:
     threads = max((os.cpu_count() or 1) // options.at_once, 1)
     start = time.perf_counter()
     with ThreadPoolExecutor(options.at_once) as pool:
-        names = list(SWITCHED_OFF)
-        curves = dict(
-            zip(names, pool.map(lambda name: trained(options, out / slug(name), name, threads), names), strict=True)
-        )
+
+        def trained(name: str) -> Curve:
+            print(f"{name}: {out / slug(name)}", flush=True)
+            overrides = [*options.overrides, *SWITCHED_OFF[name]]
+            return probed(options.recipe, overrides, out / slug(name), threads)
+
+        curves = dict(zip(SWITCHED_OFF, pool.map(trained, SWITCHED_OFF), strict=True))
     seconds = time.perf_counter() - start
     baselines = untrained(settings)
     num_test = sum(1 for path in Path(probe.test).glob("*/*") if path.is_file())
@@ -84,19 +88,18 @@ def main() -> int:
     return 0
 
 
-def trained(options: Any, folder: Path, name: str, threads: int) -> Curve:
-    """Train one variant to its end; its (step, k-NN accuracy).
+def probed(recipe: str, overrides: Sequence[str], folder: Path, threads: int) -> Curve:
+    """Train with a probe, or go on, to the end; its (step, k-NN accuracy). What it prints goes to ``<folder>.log``.
 
     Raises:
         ValueError: the run failed.
     """
-    command = [sys.executable, "-m", "training.launch", options.recipe, *options.overrides, *SWITCHED_OFF[name]]
+    command = [sys.executable, "-m", "training.launch", recipe, *overrides, f"output={folder}"]
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
-    print(f"{name}: {folder}", flush=True)
     with (folder.parent / f"{folder.name}.log").open("a") as log:
-        code = subprocess.run([*command, f"output={folder}"], env=environment, stdout=log, stderr=log, check=False)
-    if code.returncode:
-        raise ValueError(f"{name}: training ended with {code.returncode}; {log.name} says why")
+        code = subprocess.run(command, env=environment, stdout=log, stderr=log, check=False).returncode
+    if code:
+        raise ValueError(f"{folder.name}: training ended with {code}; {log.name} says why")
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return [(row["step"], row["probe_knn_top1"]) for row in rows if "probe_knn_top1" in row]
 
