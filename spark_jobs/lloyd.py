@@ -8,7 +8,7 @@ added up by key: whole numbers, so neither parts nor order show in the result, w
 import json
 import shutil
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +24,7 @@ from curation.whole_files import put_whole
 from spark_jobs.rounds import Rounds
 from spark_jobs.vectors import matrix
 
+_Task = Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]  # as mapInArrow takes it
 _BLOCK_BYTES = 2**23  # of the sums in a row
 _WRITTEN = pa.schema([("name", pa.string())])
 _SUMS = pa.schema([("block", pa.int32()), ("sums", pa.binary()), ("counts", pa.binary())])
@@ -83,7 +84,7 @@ class SparkLloyd:
             vectors += [row["vector"] for row in mine[:wanted]]
         return matrix(vectors).astype(np.float32)
 
-    def _of_parts(self, task, kind: pa.Schema) -> DataFrame:  # noqa: ANN001  (a function of batches)
+    def _of_parts(self, task: _Task, kind: pa.Schema) -> DataFrame:
         rows = self._spark.createDataFrame([(part,) for part in self._parts], "part string")
         return rows.repartition(self._partitions, "part").mapInArrow(task, from_arrow_schema(kind))
 
@@ -93,7 +94,7 @@ def matrix_of(data: bytes, dim: int) -> np.ndarray:
     return np.frombuffer(data, "<f4").reshape(-1, dim)
 
 
-def _writer(folder: str):  # noqa: ANN202  (Spark reads the inner annotations)
+def _writer(folder: str) -> _Task:
     def write(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
             if batch.num_rows:
@@ -117,7 +118,7 @@ def _assigned(batches: Iterable[pa.RecordBatch], centroids: np.ndarray) -> Itera
             yield part, points, places
 
 
-def _adder(rounds: Rounds, width: int):  # noqa: ANN202
+def _adder(rounds: Rounds, width: int) -> _Task:
     """Parts -> sums and counts of each block of ``width`` clusters, over all parts of the task."""
 
     def add(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -146,7 +147,7 @@ def _some(points: StoredPoints, rows: np.ndarray) -> Iterator[tuple[np.ndarray, 
             yield points[chunk * step : (chunk + 1) * step][mine - chunk * step], mine
 
 
-def _mean(rounds: Rounds, width: int):  # noqa: ANN202
+def _mean(rounds: Rounds, width: int) -> Callable[[pa.Table], pa.Table]:
     """The sums of one block by all tasks -> its centroids."""
 
     def mean(group: pa.Table) -> pa.Table:
@@ -168,7 +169,7 @@ def _mean(rounds: Rounds, width: int):  # noqa: ANN202
     return mean
 
 
-def _worst_of(rounds: Rounds, donors: dict[int, int]):  # noqa: ANN202
+def _worst_of(rounds: Rounds, donors: dict[int, int]) -> _Task:
     """Parts -> as many of the worst-placed members of each donor as it gives at most."""
 
     def worst(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
