@@ -62,7 +62,7 @@ def test_edges_are_those_of_brute_force_and_witnesses_are_similar(spark, tmp_pat
     assert report.dropped.keys() == {"near_duplicate", "evaluation_copy"}
     certificate = pool.store.runs()["dedup"].metrics["certificate"]
     assert certificate["recall"] == 1
-    assert f"{certificate['found']:,} of {certificate['edges']:,} edges" in report.notes[0]
+    assert f"{certificate['found']:,} of {certificate['edges']:,} ends of edges" in report.notes[0]
 
 
 def present(vectors, keep):
