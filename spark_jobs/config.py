@@ -217,15 +217,13 @@ class QuerySet(Section):
 
 
 class Search(Section):
-    """How the pool is searched for query images: all of it, or by IVF-PQ with candidates scored exactly."""
+    """How the pool is searched for query images: all of it, or the lists nearest to each."""
 
-    method: Literal["flat", "ivfpq"] = "flat"
+    method: Literal["flat", "ivf"] = "flat"
     shard_images: int = Field(200_000, gt=0)  # of a shard, which a task holds
-    num_lists: int = Field(1024, gt=0)  # ivfpq: of the codebook, for all shards
-    code_bytes: int = Field(64, gt=0)  # ivfpq: of an image; a divisor of the vector's length
-    num_probes: int = Field(32, gt=0)  # ivfpq: lists searched for a query
-    over_fetch: int = Field(8, gt=0)  # ivfpq: candidates scored exactly, for each neighbour wanted
-    sample: int = Field(1_000_000, gt=0)  # ivfpq: vectors the codebook is trained on, by hash order
+    num_lists: int = Field(1024, gt=0)  # ivf: the same for all shards
+    num_probes: int = Field(32, gt=0)  # ivf: lists searched for a query
+    sample: int = Field(1_000_000, gt=0)  # ivf: vectors the lists are trained on, by hash order
 
 
 class Balance(Section):

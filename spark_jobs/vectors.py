@@ -12,7 +12,8 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from curation import schema
-from curation.neighbours.search import Codebook, write_shard
+from curation.neighbours.quantiser import Quantiser
+from curation.neighbours.search import write_shard
 from curation.schema import POOL
 from curation.store import Store
 from spark_jobs.tables import Tables
@@ -72,7 +73,7 @@ def as_float32(value: float) -> Column:
 
 
 def write_shards(
-    frame: DataFrame, folder: Path, shard_images: int, partitions: int, codebook: Codebook | None = None
+    frame: DataFrame, folder: Path, shard_images: int, partitions: int, quantiser: Quantiser | None = None
 ) -> list[Path]:
     """Write the vectors of a frame as shards that executors search; an image's shard follows from its id.
 
@@ -81,7 +82,7 @@ def write_shards(
         folder: that all executors see.
         shard_images: of a shard, on average.
         partitions: tasks at once.
-        codebook: of an IVF-PQ in every shard; None for exact search.
+        quantiser: of the lists in every shard; None for exact search.
 
     Returns:
         the shards' folders.
@@ -92,7 +93,7 @@ def write_shards(
         ordered = group.sort_by("image_id")
         path = folder / f"{group['shard'][0].as_py():06}"
         found = matrix(ordered["vector"].to_pylist())
-        write_shard(path, ordered["image_id"].to_pylist(), found, codebook)
+        write_shard(path, ordered["image_id"].to_pylist(), found, quantiser)
         return pa.table({"path": [str(path)]})
 
     numbered = frame.withColumn("shard", number).repartition(partitions, "shard")

@@ -6,8 +6,7 @@ from typing import Any
 import numpy as np
 
 from curation.neighbours.compiled import compiled
-
-_HALF_TO_SINGLE = np.float32(2.0**112)  # a float16's exponent, read as a float32's, is too small by this factor
+from curation.neighbours.halves import widen
 
 
 def round_rows(vectors: np.ndarray, rounded: np.ndarray) -> tuple[float, float]:
@@ -37,17 +36,9 @@ def _round_halves(halves: np.ndarray, rounded: np.ndarray) -> Any:
     back = np.empty_like(exact)
     longest = moved = np.float32(0)
     for row in range(len(halves)):
-        highest = np.uint16(0)
-        for i in range(len(exact)):  # each of these loops is vectorised
-            size = halves[row, i] & np.uint16(0x7FFF)
-            highest = max(highest, size)
-            bits[i] = np.uint32(size) << np.uint32(13)
-        for i in range(len(exact)):
-            exact[i] *= _HALF_TO_SINGLE
-        for i in range(len(exact)):
-            bits[i] |= np.uint32(halves[row, i] & np.uint16(0x8000)) << np.uint32(16)
+        finite = widen(halves[row], exact)
         length, error = _round_row(exact, bits, back, rounded[row])
-        if highest >= np.uint16(0x7C00):  # an infinity or not a number
+        if not finite:
             length = np.float32(np.inf)
         longest, moved = max(longest, length), max(moved, error)
     return longest, moved

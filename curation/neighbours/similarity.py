@@ -3,6 +3,7 @@
 import numpy as np
 
 from curation.neighbours.compiled import compiled
+from curation.neighbours.halves import widen
 
 _CHUNK_ROWS = 512  # both sides as float32 stay in a core's cache; rows are independent, so the size changes no bit
 
@@ -26,31 +27,31 @@ def pair_similarities(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """
     if a.shape != b.shape or a.ndim != 2:
         raise ValueError(f"pair_similarities needs two arrays of one shape [n, d], not {a.shape} and {b.shape}")
-    result = np.empty(len(a), np.float32)
-    for start in range(0, len(a), _CHUNK_ROWS):
-        rows = slice(start, start + _CHUNK_ROWS)
-        _halving_sums(
-            np.ascontiguousarray(a[rows], np.float32), np.ascontiguousarray(b[rows], np.float32), result[rows]
-        )
-    return result
+    rows = np.arange(len(a))
+    return similarities_of_rows(a, b, rows, rows)
 
 
 def similarities_of_rows(a: np.ndarray, b: np.ndarray, left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """``pair_similarities(a[left], b[right])`` without a copy of all these rows at once.
+    """``pair_similarities(a[left], b[right])`` without a copy of all these rows.
 
     Args:
         a: [n, d] float16 or float32.
         b: [m, d], as ``a``.
-        left: [p] rows of ``a``.
-        right: [p] rows of ``b``.
+        left: [p] int64 rows of ``a``; faster where equal ones follow each other.
+        right: [p] int64 rows of ``b``.
 
     Returns:
         [p] float32.
     """
     result = np.empty(len(left), np.float32)
+    if a.dtype == b.dtype == np.float16:
+        a, b = (vectors.view(np.ndarray).view(np.uint16) for vectors in (a, b))
+        _of_halves(a, b, left, right, result)
+        return result
     for start in range(0, len(left), _CHUNK_ROWS):
         part = slice(start, start + _CHUNK_ROWS)
-        result[part] = pair_similarities(a[left[part]], b[right[part]])
+        ones, others = (np.ascontiguousarray(v[r[part]], np.float32) for v, r in ((a, left), (b, right)))
+        _of_singles(ones, others, result[part])
     return result
 
 
@@ -75,7 +76,21 @@ def halving_sum(a: np.ndarray, b: np.ndarray, terms: np.ndarray) -> np.float32:
 
 
 @compiled
-def _halving_sums(a: np.ndarray, b: np.ndarray, result: np.ndarray) -> None:
+def _of_singles(a: np.ndarray, b: np.ndarray, result: np.ndarray) -> None:
     terms = np.zeros(max(a.shape[1], 1), np.float64)
     for row in range(len(a)):
         result[row] = halving_sum(a[row], b[row], terms)
+
+
+@compiled
+def _of_halves(a: np.ndarray, b: np.ndarray, left: np.ndarray, right: np.ndarray, result: np.ndarray) -> None:
+    """The same of rows of float16, given as bits."""
+    one, other = np.empty(a.shape[1], np.float32), np.empty(a.shape[1], np.float32)
+    terms = np.zeros(max(a.shape[1], 1), np.float64)
+    held = np.int64(-1)
+    for pair in range(len(left)):
+        if left[pair] != held:
+            held = left[pair]
+            widen(a[held], one)
+        widen(b[right[pair]], other)
+        result[pair] = halving_sum(one, other, terms)

@@ -148,7 +148,7 @@ class Operand:
         where = device()
         if where.type == "cuda":  # else cuBLAS may add parts of a sum in bfloat16; left so, as tiles share threads
             torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
-        values = torch.zeros(_filled(len(vectors)), vectors.shape[1], dtype=product_dtype(where.type), device=where)
+        values = torch.zeros(filled(len(vectors)), vectors.shape[1], dtype=product_dtype(where.type), device=where)
         longest = rounding = 0.0
         for start in range(0, len(vectors), BLOCK_ROWS):
             rows = np.require(vectors[start : start + BLOCK_ROWS], requirements=["C", "W"])  # torch wants to write
@@ -209,12 +209,13 @@ def rounded_down(value: float, dtype: torch.dtype) -> float:
     return float(rounded)
 
 
-def _filled(num_rows: int) -> int:
+def filled(num_rows: int) -> int:
+    """The number of rows of an operand with this many, as :meth:`Operand.of` fills it up."""
     return -(-num_rows // _STEP_ROWS) * _STEP_ROWS
 
 
 def _block(operand: Tensor, start: int, num_rows: int) -> Tensor:
-    return operand[start : start + min(BLOCK_ROWS, _filled(num_rows - start))]
+    return operand[start : start + min(BLOCK_ROWS, filled(num_rows - start))]
 
 
 def _candidates(

@@ -1,17 +1,17 @@
-"""Retrieval from a shard: ours beside faiss, by IVF-PQ with exact scores and by exact search.
+"""Retrieval from a shard: ours beside faiss, by lists and by exact search.
 
 The data are those of ``tests.benchmarks._descriptors``, parted at random into a base and queries. Ours is what a task
 of ``retrieve`` does: :func:`curation.neighbours.search.search_shards` on a shard that lies on the disk, float16, mapped
 into memory, ids in the answer. The peer is ``IndexIVFPQ`` with ``IndexRefineFlat`` on float32 vectors in memory, with
-as many lists and bytes a code, trained on the same vectors. Both are set to the least time that reaches the recall
-asked for: numbers of lists searched and of candidates scored again are tried on a share of the queries. Recall is the
+as many lists, trained on the same vectors. Both are set to the least time that reaches the recall asked for: numbers of
+lists searched, and of the peer's candidates scored again, are tried on a share of the queries. Recall is the
 share of the true k nearest by exact arithmetic that are found. Building is told, and is not part of the speedup.
 """
 
 import argparse
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,8 @@ import torch
 
 from conf import entry_point
 from curation.neighbours.knn import nearest
-from curation.neighbours.search import Codebook, Found, Probing, Shard, read_shard, search_shards, write_shard
+from curation.neighbours.quantiser import Quantiser
+from curation.neighbours.search import Found, Shard, read_shard, search_shards, write_shard
 from tests.benchmarks import harness
 from tests.benchmarks._descriptors import descriptors
 
@@ -45,7 +46,7 @@ def main() -> int:
     """Run the benchmark."""
     parser = harness.parser(
         "tests.benchmarks.retrieval",
-        "Search for the nearest pool images beside faiss, by codes and exactly.",
+        "Search for the nearest pool images beside faiss, by lists and exactly.",
         "--num-vectors 50000 --num-queries 2000",
     )
     parser.add_argument("--num-vectors", type=int, default=200_000, help="of the base")
@@ -53,7 +54,7 @@ def main() -> int:
     parser.add_argument("--num-queries", type=int, default=10_000)
     parser.add_argument("--k", type=int, default=32, help="neighbours a query")
     parser.add_argument("--num-lists", type=int, default=512)
-    parser.add_argument("--code-bytes", type=int, default=64)
+    parser.add_argument("--code-bytes", type=int, default=64, help="of the peer")
     parser.add_argument("--recall", type=float, default=0.95, help="that both are set to reach")
     parser.add_argument("--flat-queries", type=int, default=2000, help="of the exact search")
     parser.add_argument("--threads", type=int, default=2, help="of ours and of the peers")
@@ -67,37 +68,37 @@ def main() -> int:
     base, queries = vectors[: options.num_vectors], vectors[options.num_vectors :]
     truth = nearest(base, queries, options.k).row.reshape(len(queries), -1)
     with tempfile.TemporaryDirectory() as folder:
-        coded, keys = by_codes(base, queries, truth, Path(folder), options)
+        listed, keys = by_lists(base, queries, truth, Path(folder), options)
         exact = flat(base, queries[: options.flat_queries], truth, Path(folder), options)
     per_s = {
-        "queries_per_s": len(queries) / coded.median_s(),
+        "queries_per_s": len(queries) / listed.median_s(),
         "queries_per_s_flat": options.flat_queries / exact.median_s(),
     }
     print(exact.table())
-    harness.finish("retrieval", coded, coded.speedups() | exact.speedups() | keys | per_s)
+    harness.finish("retrieval", listed, listed.speedups() | exact.speedups() | keys | per_s)
     return 0
 
 
-def by_codes(
+def by_lists(
     base: np.ndarray, queries: np.ndarray, truth: np.ndarray, folder: Path, options: argparse.Namespace
 ) -> tuple[harness.Timing, dict[str, Any]]:
-    """IVF-PQ and exact scores, both at the recall asked for."""
+    """Lists beside IVF-PQ with exact scores, both at the recall asked for."""
     floats, wanted = base.astype(np.float32), queries.astype(np.float32)
-    shard = timed("ours, trained and written", lambda: our_shard(base, folder / "coded", options))
+    shard = timed("ours, trained and written", lambda: our_shard(base, folder / "lists", options))
     peer, lists, _coarse = timed("peer, trained and filled", lambda: peer_index(floats, options))
 
-    def ours(some: np.ndarray, probes: int, fetch: int) -> Found:
-        return search_shards([shard], some, options.k, Probing(probes, fetch))
+    def ours(some: np.ndarray, probes: int) -> Found:
+        return search_shards([shard], some, options.k, probes)
 
     def theirs(some: np.ndarray, probes: int, fetch: int) -> np.ndarray:
         lists.nprobe, peer.k_factor = probes, fetch
         return peer.search(some, options.k)[1]
 
     few = slice(0, TUNED_ON)
-    mine = tuned(lambda p, f: recall_of_ids(ours(queries[few], p, f), truth[few]), options, "ours")
-    others = tuned(lambda p, f: recall_of_rows(theirs(wanted[few], p, f), truth[few]), options, "peer")
+    mine = tuned(lambda p, _: recall_of_ids(ours(queries[few], p), truth[few]), options, "ours", (1,))
+    others = tuned(lambda p, f: recall_of_rows(theirs(wanted[few], p, f), truth[few]), options, "peer", FETCHES)
     contenders = {
-        harness.OURS: lambda: ours(queries, mine.num_probes, mine.over_fetch),
+        harness.OURS: lambda: ours(queries, mine.num_probes),
         "ivfpq": lambda: theirs(wanted, others.num_probes, others.over_fetch),
     }
     timing = harness.measure(contenders, options.rounds)
@@ -105,7 +106,6 @@ def by_codes(
         "recall": recall_of_ids(timing.results[harness.OURS], truth),
         "recall_peer": recall_of_rows(timing.results["ivfpq"], truth),
         "num_probes": mine.num_probes,
-        "over_fetch": mine.over_fetch,
         "num_probes_peer": others.num_probes,
         "over_fetch_peer": others.over_fetch,
     }
@@ -131,10 +131,10 @@ def flat(
 
 
 def our_shard(base: np.ndarray, folder: Path, options: argparse.Namespace) -> Shard:
-    """Train a codebook on the base, write its shard and map it."""
-    codebook = Codebook.train(base[: 256 * options.num_lists], options.num_lists, options.code_bytes, options.seed)
-    write_shard(folder, ids(base), base, codebook)
-    return read_shard(folder, codebook)
+    """Train lists on the base, write its shard and map it."""
+    quantiser = Quantiser.train(base[: 256 * options.num_lists], options.num_lists, options.seed)
+    write_shard(folder, ids(base), base, quantiser)
+    return read_shard(folder, quantiser)
 
 
 def peer_index(base: np.ndarray, options: argparse.Namespace) -> tuple[Any, Any, Any]:
@@ -149,14 +149,16 @@ def peer_index(base: np.ndarray, options: argparse.Namespace) -> tuple[Any, Any,
     return index, codes, coarse
 
 
-def tuned(recall: Callable[[int, int], float], options: argparse.Namespace, name: str) -> Setting:
+def tuned(
+    recall: Callable[[int, int], float], options: argparse.Namespace, name: str, fetches: Sequence[int]
+) -> Setting:
     """The pair that reaches the recall in the least time.
 
     Raises:
         ValueError: none does.
     """
     best, least = None, float("inf")
-    for fetch in FETCHES:
+    for fetch in fetches:
         for probes in (p for p in PROBES if p <= options.num_lists):
             start = time.perf_counter()
             reached = recall(probes, fetch)

@@ -48,9 +48,7 @@ def test_bits_do_not_depend_on_how_queries_or_rows_are_batched(monkeypatch, dtyp
         assert _equal(knn.best(parts, 10), whole)
 
 
-@pytest.mark.parametrize("room", [2**28, 2000])
-def test_clones_beyond_k_name_their_lowest_rows_in_any_memory(monkeypatch, room):
-    monkeypatch.setattr(knn, "_BATCH_BYTES", room)
+def test_clones_beyond_k_name_their_lowest_rows():
     base = _vectors(500, clones=300)
     clones = np.flatnonzero((base == base[0]).all(1))
     found = knn.nearest(base, base[clones], 20)
