@@ -31,6 +31,17 @@ def test_none_of_the_best_is_let_go_and_few_others_stay(dtype, shift, k):
         assert set(np.argsort(-exact[one])[:k].tolist()) <= set(kept.tolist())
 
 
+def test_what_is_stored_on_two_sides_of_a_rounding_step_may_be_in_either_order():
+    lists = Shortlists(1, 4, _no_need)
+    middle, error = 3.0390625, 1e-3  # between two numbers of bfloat16
+    exact = torch.zeros(64, GROUP)
+    exact[0, :4], exact[0, 4:8] = middle + 0.2 * error, middle - 0.2 * error
+    moved = exact.clone()
+    moved[0, :4], moved[0, 4:8] = middle - 0.5 * error, middle + 0.5 * error
+    lists.offer(moved.bfloat16(), np.array([0]), np.arange(GROUP), error)
+    assert set(lists.pairs()[1].tolist()) == set(range(8))
+
+
 def test_a_full_list_is_ranked_exactly():
     clones = np.arange(1000)[::-1].copy()
     asked = []
