@@ -50,10 +50,21 @@ def best(parts: Sequence[Matches], k: int) -> Matches:
     query, row, similarity = (
         np.concatenate([getattr(part, name) for part in parts]) for name in ("query", "row", "similarity")
     )
-    order = np.lexsort((row, -similarity, query))
+    order = _ranking(query, row, similarity)
     ordered = Matches(query[order], row[order], similarity[order])
     kept = ordered.rank() <= k
     return Matches(ordered.query[kept], ordered.row[kept], ordered.similarity[kept])
+
+
+def _ranking(query: np.ndarray, row: np.ndarray, similarity: np.ndarray) -> np.ndarray:
+    """``lexsort((row, -similarity, query))``, by one sort of whole numbers and another of what is tied."""
+    bits = (similarity + np.float32(0)).view(np.int32)  # that makes -0 to 0
+    key = (query << 32) - (bits ^ ((bits >> 31) & 0x7FFFFFFF))  # floats in the order of whole numbers
+    order = np.argsort(key)
+    equal = np.diff(key[order]) == 0
+    tied = np.flatnonzero(np.append(equal, False) | np.append(False, equal))
+    order[tied] = order[tied][np.lexsort((row[order[tied]], key[order[tied]]))]
+    return order
 
 
 @dataclass(frozen=True)
