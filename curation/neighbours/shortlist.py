@@ -107,7 +107,7 @@ def _scan(
         place = 0
         while group * GROUP < len(rows):
             most = below
-            for j in range(GROUP):  # vectorised
+            for j in range(bits.shape[2]):  # vectorised, as it is not with a known number
                 value = bits[i, group, j]
                 most = value if value > most else most
             if most > below or below < 0:
