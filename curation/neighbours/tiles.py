@@ -17,7 +17,7 @@ from curation.neighbours.similarity import similarities_of_rows
 BLOCK_ROWS = (
     1024  # of a block of products, and its columns: a block of products and its two operands stay in a core's cache
 )
-_STEP_ROWS = 128
+_STEP_ROWS = 64
 _UNDERFLOW = 2.0**-63  # the square of a smaller number may count as zero
 _LONGEST = 2.0**60  # length up to which no product and no sum overflows
 
