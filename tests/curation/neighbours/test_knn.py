@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
+import torch
 
-from curation.neighbours import knn
+from curation.neighbours import knn, tiles
 
 
 def _vectors(n, d=32, seed=0, clones=0, dtype=np.float32):
@@ -24,8 +25,12 @@ def _equal(one, other):
 
 @pytest.mark.parametrize("k", [1, 5, 300, 1000])
 @pytest.mark.parametrize("tile", [65_536, 100, 7])
-def test_nearest_equals_brute_force_in_tiles_of_any_size(monkeypatch, k, tile):
+@pytest.mark.parametrize("precision", [torch.bfloat16, torch.float32])
+def test_nearest_equals_brute_force_in_tiles_of_any_size(monkeypatch, k, tile, precision):
     monkeypatch.setattr(knn, "_TILE_ROWS", tile)
+    monkeypatch.setattr(knn, "BLOCK_ROWS", min(tile, 1024))
+    monkeypatch.setattr(knn, "_QUERIES", 29)
+    monkeypatch.setattr(tiles, "product_dtype", lambda _: precision)
     base, queries = _vectors(300), _vectors(40, seed=1)
     found = knn.nearest(base, queries, k)
     expected_rows, expected = _brute_force(base, queries, k)
