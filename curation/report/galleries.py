@@ -88,7 +88,7 @@ class Thumbnails:
 
 
 def dropped(found: Collected, thumbnails: Thumbnails) -> list[Gallery]:
-    """A gallery for every stage and reason that dropped images; what is nearest to its threshold, and so in doubt, first."""
+    """A gallery for every stage and reason that dropped images; those in doubt, near their threshold, come first."""
     galleries = []
     for stage in STAGES:
         for reason, drops in found.dropped_by(stage).items():
