@@ -11,8 +11,8 @@ help:   ## list the targets
 setup:  ## set up and do nothing else
 	@./setup.sh
 
-demo: setup  ## one run from web pages to trained features; SOURCE=path: your images, WARCs or URL list; OUT=folder
-	@$(python) -m spark_jobs.demo $(if $(SOURCE),--source "$(SOURCE)") $(if $(OUT),--out "$(OUT)")
+demo: setup  ## one run from web pages to trained features; SOURCE=path: your images, WARCs or URL list; OUT=folder; SET="key=value ..."
+	@$(python) -m spark_jobs.demo $(if $(SOURCE),--source "$(SOURCE)") $(if $(OUT),--out "$(OUT)") $(SET)
 
 test: setup  ## all tests
 	@$(python) -m pytest

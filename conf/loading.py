@@ -116,6 +116,8 @@ def _sentences(section: type[Section], error: pydantic.ValidationError) -> Itera
             yield f"{'.'.join(parents)} = {value!r}: holds {len(value)}, and needs more"
         elif item["type"] == "missing":
             yield f"the key {key!r} is missing; add it or pass {key}=value"
+        elif item["type"] == "dict_type":
+            yield f"{key} = {value!r}: needs a name; pass {key}.NAME={value}"
         elif isinstance(value, dict) and item["type"] == "value_error":  # a rule between the keys of a section
             yield f"{key}: {said}" if key else said
         else:

@@ -12,7 +12,7 @@ from conf import entry_point
 from curation.explanation import Explanation, Row, render
 from curation.links.urls import normalise
 from curation.release.printable import printable
-from curation.report.words import many, of_its_group
+from curation.report.words import many, measured, of_its_group
 from curation.schema import DROP, STAGES, Reason
 from curation.store import Store, locate
 from curation.takedown.tombstones import Tombstones, is_id, tombstones
@@ -21,6 +21,7 @@ _OF_THE_IMAGE = STAGES[STAGES.index("screen") :]  # before it, a stage decides o
 _OF_THE_DECISION = ("reason", "detail", "evidence", "score", "threshold")  # columns of images that the ledger shows
 _PREFIX = re.compile(r"[0-9a-f]{8,32}")
 _ID = re.compile(r"[0-9a-f]{32}")
+_COPIES = (Reason.PCA_HASH_DUPLICATE, Reason.NEAR_DUPLICATE, Reason.EVALUATION_COPY)
 _NAMES_AN_IMAGE = ("evidence", "component", "representative", "witness", "query_id")
 
 
@@ -96,10 +97,11 @@ def _image(store: Store, image_id: str, url: str | None) -> Explanation:
     retrievals = sorted(_rows(store, "retrievals", mine), key=_by_rank)
     detections = _rows(store, "detections", mine) + _rows(store, "own_detections", mine)
     known_as = _known_as(store, [*decisions, *component, *retrievals])
+    of_the_image = [row for row in decisions if row["stage"] in _OF_THE_IMAGE]
     return Explanation(
         image_id=image_id,
         url=url,
-        outcome=_outcome([row for row in decisions if row["stage"] in _OF_THE_IMAGE], "image", known_as),
+        outcome=_outcome(of_the_image, "image", known_as) + _met(sightings),
         image={key: value for row in image for key, value in row.items() if key not in _OF_THE_DECISION},
         collections=_rows(store, "collections", mine),
         sightings=_with_places(store, sightings),
@@ -113,6 +115,11 @@ def _image(store: Store, image_id: str, url: str | None) -> Explanation:
         takedowns=[],
         known_as=known_as,
     )
+
+
+def _met(sightings: list[Row]) -> str:
+    names = {row["url"] or row["path"] for row in sightings}
+    return f"; the same bytes were met under {len(names)} names" if len(names) > 1 else ""
 
 
 def _url(store: Store, url: str) -> Explanation:
@@ -198,15 +205,22 @@ def _outcome(decisions: list[Row], what: str, known_as: dict[str, str]) -> str:
     drops = [row for row in decisions if row["decision"] == DROP]
     if drops:
         last = drops[-1]
-        goes_along = last["reason"] == Reason.EVALUATION_COPY and last["score"] is None
-        evidence = last["evidence"]
-        why = f"; {of_its_group(known_as.get(evidence) or evidence)}" if goes_along else ""
-        return f"dropped by {last['stage']}: {last['reason']}{why}"
+        return f"dropped by {last['stage']}: {last['reason']}{_why(last, known_as)}"
     last = decisions[-1]
     if last["stage"] != "publish":
         return f"kept by every stage so far; the last was {last['stage']}"
     regions = json.loads(last["evidence"])["blurred"] if last["evidence"] else []
     return f"released with {many(len(regions), 'region')} blurred" if regions else "released as it was found"
+
+
+def _why(drop: Row, known_as: dict[str, str]) -> str:
+    """Of which image it is a copy, and by what measure."""
+    evidence = known_as.get(drop["evidence"]) or drop["evidence"]
+    if drop["reason"] == Reason.EVALUATION_COPY and drop["score"] is None:
+        return f"; {of_its_group(evidence)}"
+    whose = f" of {evidence}" if drop["reason"] in _COPIES else ""
+    measure = measured(drop["reason"], drop["score"], drop["threshold"])
+    return f"{whose}; {measure}" if measure else whose
 
 
 def _with_places(store: Store, sightings: list[Row]) -> list[Row]:

@@ -1,5 +1,6 @@
 """All that is known of one image or URL, and the same as lines for a terminal."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 from curation.release.printable import printable
 
 _SHOWN = 5
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 Row = dict[str, Any]
 
@@ -113,4 +115,11 @@ def _named(row: Row, found: Explanation) -> Row:
 
 def _fields(row: Row, *names: str) -> str:
     known = ((name, row[name]) for name in names if row.get(name) is not None)
-    return "  ".join(f"{name} {value:.6g}" if isinstance(value, float) else f"{name} {value}" for name, value in known)
+    return "  ".join(f"{name} {_shown(value)}" for name, value in known)
+
+
+def _shown(value: Any) -> str:
+    """Numbers short, and the first digits of a SHA-256, which are enough to compare by eye; ``--json`` has all."""
+    if isinstance(value, str) and _SHA256.fullmatch(value):
+        return value[:12]
+    return f"{value:.6g}" if isinstance(value, float) else str(value)

@@ -99,7 +99,7 @@ class Join(Section):
     """How pairs above a threshold are looked for (curation/neighbours/join.py)."""
 
     method: Literal["exact", "spill"] = "exact"  # exact: every pair; spill: pairs that share a list
-    num_lists: int = Field(4096, gt=1)  # spill: the lists of a store's first snapshot stay its lists
+    num_lists: int = Field(4096, gt=1)  # spill, at most: the lists of a store's first snapshot stay its lists
     spill: int = Field(4, gt=0)  # spill: lists that a vector is put in
     sample: int = Field(262_144, gt=0)  # spill: vectors, in hash order, that the lists are trained on
     seed: int = 0

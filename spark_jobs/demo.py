@@ -48,13 +48,14 @@ def main() -> int:
         prog="python -m spark_jobs.demo",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="example: python -m spark_jobs.demo --source ~/photos --out runs/photos",
+        epilog="example: python -m spark_jobs.demo --source ~/photos recipe.dedup.threshold=0.75",
     )
     parser.add_argument("--source", type=Path, help="a folder of images or of WARC and HTML files, or a list of URLs")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="dotted keys of the curation's recipe")
     parser.add_argument("--out", type=Path, help="where everything is written (default: runs/<name of the source>)")
-    arguments = parser.parse_args()
+    arguments = parser.parse_intermixed_args()
     source: Path | None = arguments.source
-    overrides = _source_overrides(source) if source is not None else []
+    overrides = [*(_source_overrides(source) if source is not None else []), *arguments.overrides]
     out: Path = arguments.out or Path("runs") / (_name(source) if source is not None else "demo")
     started = time.monotonic()
 
@@ -108,19 +109,19 @@ def planted_copies(store: Store, truth: Truth) -> list[str]:
 def _curate(source: Path | None, out: Path, overrides: list[str], started: float) -> Path:
     recipe = "conf/curation/demo.yaml" if source is None else "conf/curation/own.yaml"
     web, release = out / "web", out / "release"
-    overrides = [f"store={_value(out / 'store')}", f"release={_value(release)}", *overrides]
-    overrides += [f"sources.collections.heldout={_value(web / 'heldout')}"]
+    ours = [f"store={_value(out / 'store')}", f"release={_value(release)}"]
+    ours += [f"sources.collections.heldout={_value(web / 'heldout')}"]
     if source is None:
-        overrides += [f"sources.pages=[{_value(web / 'warc')}, {_value(web / 'html')}]"]
-        overrides += [f"sources.collections.queries={_value(web / 'queries')}"]
+        ours += [f"sources.pages=[{_value(web / 'warc')}, {_value(web / 'html')}]"]
+        ours += [f"sources.collections.queries={_value(web / 'queries')}"]
         _say("curation: crawling the pocket web, which is served on loopback", started)
     else:
-        overrides += ["recipe.dedup.against=[heldout]"]
+        ours += ["recipe.dedup.against=[heldout]"]
         _say(f"curation of {source}", started)
     with pocket_web.serve(web) if source is None else nullcontext() as server:
         if server is not None:
-            overrides.append(f'runtime.resolve={{"*.test": "127.0.0.1:{server.port}"}}')
-        pipeline.run(load(CurationConfig, recipe, overrides))
+            ours.append(f'runtime.resolve={{"*.test": "127.0.0.1:{server.port}"}}')
+        pipeline.run(load(CurationConfig, recipe, [*ours, *overrides]))
     return release
 
 

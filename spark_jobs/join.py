@@ -35,6 +35,7 @@ from spark_jobs.vectors import as_float32, matrix
 
 _SHARD_ROWS = 2**17  # vectors of a shard, about: 128 MiB at 512 dimensions
 _PART_TILES = 16  # tiles of one list that lie in one shard, about
+_VECTORS_PER_LIST = 39  # at least, of those that lists are trained on: faiss's bound
 _LOWEST = 2**31  # above any number that stands for a threshold
 _EDGES_A_BATCH = 2**16
 
@@ -213,7 +214,7 @@ def open_index(context: Context, model: str, pool: DataFrame) -> Index:
         pool: (image_id, vector), what the lists are trained on where the store has none.
 
     Raises:
-        ValueError: the recipe's quantiser has another hash or does not fit, or there are fewer vectors than lists.
+        ValueError: the recipe's quantiser has another hash or does not fit.
     """
     join, store = context.config.recipe.dedup.join, context.store
     if join.method == "exact":
@@ -235,8 +236,10 @@ def open_index(context: Context, model: str, pool: DataFrame) -> Index:
     uri = store.path("models", f"quantiser-{name}.bin")
     filesystem, path = locate(uri)
     if not filesystem.exists(path):
+        if data is None and pool.isEmpty():
+            return Index(context, IndexKey(model))  # nothing to train lists on, and nothing to put into them
         put_whole(filesystem, path, data or _trained(pool, join.num_lists, join.sample, join.seed).to_bytes())
-    return Index(context, IndexKey(model, _lists(uri).digest, join.spill), uri)
+    return Index(context, IndexKey(model, _lists(uri).digest, min(join.spill, _lists(uri).num_lists)), uri)
 
 
 def _check_lists(path: str, data: bytes, spill: int, pool: DataFrame) -> None:
@@ -259,13 +262,9 @@ def _check_lists(path: str, data: bytes, spill: int, pool: DataFrame) -> None:
 
 
 def _trained(pool: DataFrame, num_lists: int, sample: int, seed: int) -> Quantiser:
-    """Trained on the images that come first by id, which are a random sample."""
+    """Trained on the images that come first by id, which are a random sample; no more lists than they can train."""
     rows = by_id(pool, sample)
-    if len(rows) < num_lists:
-        raise ValueError(
-            f"recipe.dedup.join.num_lists={num_lists}: the pool has {len(rows)} images; give fewer lists, or "
-            "recipe.dedup.join.method=exact"
-        )
+    num_lists = min(num_lists, max(len(rows) // _VECTORS_PER_LIST, 1))
     return Quantiser.train(matrix([bytes(row["vector"]) for row in rows]), num_lists, seed)
 
 

@@ -9,8 +9,9 @@ import sys
 
 from conf import entry_point, load
 from curation import schema
+from curation.schema import Reason
 from spark_jobs import cluster, dedup, download, embed, extract_links, index, publish, retrieve, screen
-from spark_jobs.config import CurationConfig
+from spark_jobs.config import CurationConfig, Sources
 from spark_jobs.stage import Report, Stage, execute, opened
 from spark_jobs.tables import Tables
 
@@ -24,15 +25,25 @@ def run(config: CurationConfig, until: str | None = None) -> None:
     """Run all stages in order, a line each; ``until`` names the last one to run.
 
     Raises:
-        ValueError: a source is missing or empty; it is found before anything is run.
+        ValueError: a source is missing or empty, which is found before anything is run; or no picture came from any.
     """
     plan(Tables(config.store), config, until)
     with opened(config) as (store, spark):
         print(Report.HEADER, flush=True)
         for stage in STAGES:
-            print(execute(stage, store, config, spark), flush=True)
+            report = execute(stage, store, config, spark)
+            print(report, flush=True)
+            if stage is index.STAGE and not report.kept and Reason.TAKEN_DOWN not in report.dropped:
+                raise ValueError(
+                    f"{', '.join(_named(config.sources))}: no picture came from there; the lines above say why, and "
+                    f"python -m curation.explain {config.store} PATH_OR_URL of a single one. Name other sources"
+                )
             if stage.name == until:
                 break
+
+
+def _named(sources: Sources) -> list[str]:
+    return [*sources.images.values(), *sources.pages, *sources.urls]
 
 
 def plan(store: Tables, config: CurationConfig, until: str | None = None) -> list[tuple[str, str | None]]:

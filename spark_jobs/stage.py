@@ -14,7 +14,7 @@ import re
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -111,12 +111,8 @@ class Stage:
         if last is None:
             return "it has not run"
         if last.run_id.partition("-")[0] != base:
-            names = [*recipe, *(name for name in last.recipe if name not in recipe)]
-            changed = [name for name in names if last.recipe.get(name) != recipe.get(name)]
-            if changed:
-                return "its recipe changed: " + ", ".join(
-                    f"{name} {json.dumps(last.recipe.get(name))} -> {json.dumps(recipe.get(name))}" for name in changed
-                )
+            if last.recipe != recipe:
+                return "its recipe changed: " + ", ".join(_changes(last.recipe, recipe))
             moved = [name for name in inputs if last.inputs.get(name) != inputs[name]]
             return f"its input changed: {', '.join(moved)}" if moved else "its code changed"
         if not store.is_intact(last):
@@ -124,6 +120,18 @@ class Stage:
         if self.is_whole is not None and not self.is_whole(config, last.run_id):
             return "what it wrote is gone"
         return None
+
+
+def _changes(old: Mapping[str, Any], new: Mapping[str, Any], section: str = "") -> Iterator[str]:
+    """The values that differ by their dotted keys; of a section that came or went its name alone."""
+    for name in dict.fromkeys([*new, *old]):
+        key, before, after = f"{section}{name}", old.get(name), new.get(name)
+        if isinstance(before, dict) and isinstance(after, dict):
+            yield from _changes(before, after, f"{key}.")
+        elif isinstance(before or after, dict) and (before is None or after is None):
+            yield f"{key} {'came' if before is None else 'went'}"
+        elif before != after:
+            yield f"{key} {json.dumps(before)} -> {json.dumps(after)}"
 
 
 @dataclass(frozen=True)

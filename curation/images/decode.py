@@ -154,7 +154,7 @@ def _open(data: bytes, max_pixels: int) -> Image.Image:
     try:
         return Image.open(io.BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError as error:
-        raise DecodeError(_why_unreadable(data), "no decoder knows these bytes") from error
+        raise DecodeError(_why_unreadable(data), f"none of {', '.join(FORMATS)}, which are decoded") from error
     except MemoryError:
         raise
     except Exception as error:  # as above

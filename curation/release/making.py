@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -14,6 +15,7 @@ from curation.release.shards import DamagedShardError, Entry, Member, read_entri
 from curation.store import locate
 from curation.whole_files import whole_file
 
+_BUFFER_BYTES = 1 << 20  # images of some 100 kB go to the system ten at a time
 _UNLINKABLE = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP)
 
 
@@ -29,8 +31,8 @@ class Made(NamedTuple):
 def make_shard(release: str, name: str, samples: Iterable[tuple[Any, ...]]) -> Made:
     """Write a shard into a release's folder, whole or not at all; each sample as ``write_shard`` takes it."""
     filesystem, folder = locate(release)
-    with whole_file(filesystem, f"{folder}/{name}") as file:
-        hashing = Hashing(file)
+    with whole_file(filesystem, f"{folder}/{name}") as file, io.BufferedWriter(file, _BUFFER_BYTES) as buffered:
+        hashing = Hashing(buffered)
         members = write_shard(hashing, samples)
     return Made(hashing.size_bytes, hashing.digest.hexdigest(), members)
 

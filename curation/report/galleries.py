@@ -7,7 +7,7 @@ from typing import Any
 
 from curation.report.collect import Collected, Drop, Pictures
 from curation.report.thumbnails import thumbnail
-from curation.report.words import SCORES, number, of_its_group, plain
+from curation.report.words import measured, of_its_group, plain
 from curation.schema import STAGES, Reason
 
 PER_REASON = 12
@@ -88,14 +88,20 @@ class Thumbnails:
 
 
 def dropped(found: Collected, thumbnails: Thumbnails) -> list[Gallery]:
-    """A gallery for every stage and reason that dropped images, in the order of the stages."""
+    """A gallery for every stage and reason that dropped images; those in doubt, near their threshold, come first."""
     galleries = []
     for stage in STAGES:
         for reason, drops in found.dropped_by(stage).items():
-            shown = [exhibit(drop, thumbnails) for drop in drops if drop.image_id is not None][:PER_REASON]
+            by_doubt = sorted((drop for drop in drops if drop.image_id is not None), key=_margin)
+            shown = [exhibit(drop, thumbnails) for drop in by_doubt[:PER_REASON]]
             if shown:
                 galleries.append(Gallery(stage, reason, len(drops), shown))
     return galleries
+
+
+def _margin(drop: Drop) -> float:
+    """How far a drop lies from its threshold; those without one keep their order, behind the others."""
+    return float("inf") if drop.score is None or drop.threshold is None else abs(drop.score - drop.threshold)
 
 
 def exhibit(drop: Drop, thumbnails: Thumbnails) -> Exhibit:
@@ -104,8 +110,7 @@ def exhibit(drop: Drop, thumbnails: Thumbnails) -> Exhibit:
     evidence = None
     facts = []
     if drop.score is not None:
-        limit = "" if drop.threshold is None else f", threshold {number(drop.threshold)}"
-        facts.append(f"{SCORES.get(drop.reason, 'score')} {number(drop.score)}{limit}")
+        facts.append(measured(drop.reason, drop.score, drop.threshold))
     elif drop.reason == Reason.EVALUATION_COPY and drop.evidence:
         facts.append(of_its_group(drop.evidence))
     if thumbnails.is_image(drop.evidence) and drop.evidence != drop.image_id:

@@ -80,6 +80,14 @@ def of_its_group(evidence: str) -> str:
     return f"its group of copies touches evaluation image {evidence}"
 
 
+def measured(reason: str, score: float | None, threshold: float | None) -> str:
+    """What was measured and the limit it was held to: "similarity 0.93, threshold 0.6"; empty without a score."""
+    if score is None:
+        return ""
+    limit = "" if threshold is None else f", threshold {number(threshold)}"
+    return f"{SCORES.get(reason, 'score')} {number(score)}{limit}"
+
+
 def plain(name: str) -> str:
     """A name with spaces: ``near_duplicate`` becomes "near duplicate"."""
     return name.replace("_", " ")

@@ -84,7 +84,10 @@ def parser(module: str, description: str, example: str, rounds: int = 5) -> argp
 
 
 def measure(
-    contenders: Mapping[str, Callable[[], Any]], rounds: int, clock: Callable[[], float] = time.perf_counter
+    contenders: Mapping[str, Callable[[], Any]],
+    rounds: int,
+    clock: Callable[[], float] = time.perf_counter,
+    before: Callable[[str], Any] = lambda _: None,
 ) -> Timing:
     """Run every contender once unmeasured, then all in turn, ``rounds`` times.
 
@@ -92,18 +95,21 @@ def measure(
         contenders: ours under the name ``ours``, and its peers.
         rounds: at least 1.
         clock: seconds.
+        before: called with a contender's name before each of its runs; the time that it takes counts for nobody.
 
     Raises:
         ValueError: no round.
     """
     if rounds < 1:
         raise ValueError(f"--rounds {rounds}: give 1 or more")
-    for run in contenders.values():
+    for name, run in contenders.items():
+        before(name)
         run()
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     results: dict[str, Any] = {}
     for _ in range(rounds):
         for name, run in contenders.items():
+            before(name)
             start = clock()
             result = run()
             seconds[name].append(clock() - start)

@@ -86,6 +86,15 @@ def test_contenders_run_in_turn_after_one_warm_up_that_does_not_count():
     assert measured.results == {"ours": "ours 124.0", "peer": "peer 128.0"}
 
 
+def test_what_is_made_ready_before_a_contender_runs_does_not_count():
+    time = FakeTime()
+    ready = {name: time.contender(f"before {name}", 100.0, 200.0) for name in ("ours", "peer")}
+    contenders = {"ours": time.contender("ours", 9.0, 1.0), "peer": time.contender("peer", 9.0, 3.0)}
+    measured = harness.measure(contenders, 1, time.clock, lambda name: ready[name]())
+    assert time.calls == ["before ours", "ours", "before peer", "peer"] * 2
+    assert measured.seconds == {"ours": [1.0], "peer": [3.0]}
+
+
 def test_a_speedup_is_the_median_of_the_ratios_of_rounds(timing):
     # Ratios 4, 2 and 1. The ratio of the medians, 4 / 2, is the same here; that of the means, 14 / 7, too.
     assert timing.speedup("peer") == {"speedup_peer": 2.0, "speedup_peer_min": 1.0, "speedup_peer_max": 4.0}

@@ -8,9 +8,12 @@ cores, as Spark would. The peers copy the same tars, which lie in the page cache
 - ``cp_tasks``: a ``cp`` a core;
 - ``cp_sha256``: a ``cp`` a core, each followed by ``sha256sum`` of the copy: the same knowledge of the result;
 - with ``--sync``, ours and every peer also wait until the bytes are on the disk (``sync -d`` of each file).
+
+Each writes into an empty folder; what it wrote a round before is removed while no clock runs.
 """
 
 import hashlib
+import os
 import shutil
 import subprocess
 import tempfile
@@ -90,7 +93,8 @@ def write_group(store: str, release: str, name: str, rows: list[dict[str, Any]],
     with Store(store).shard_reader() as read:
         made = make_shard(release, name, (released(row, read) for row in rows))
     if sync:
-        subprocess.run(["sync", "-d", f"{release}/{name}"], check=True)
+        with Path(release, name).open("rb") as file:
+            os.fdatasync(file.fileno())
     return made.sha256
 
 
@@ -110,20 +114,25 @@ def measure_writing(
     pool = ProcessPoolExecutor(tasks, mp_context=get_context("forkserver"))
 
     def ours() -> list[str]:
-        release = _empty(root / "ours")
         calls = [
-            pool.submit(write_group, str(root / "store"), release, name, rows, sync)
+            pool.submit(write_group, str(root / "store"), str(root / "ours"), name, rows, sync)
             for name, rows in zip(names, groups, strict=True)
         ]
         return [call.result() for call in calls]
 
     def copies(name: str, batches: list[list[str]], hashed: bool) -> Callable[[], None]:
         def copy() -> None:
-            target = _empty(root / name)
-            started = [subprocess.Popen(["bash", "-c", _script(batch, target, hashed, sync)]) for batch in batches]
+            scripts = [_script(batch, str(root / name), hashed, sync) for batch in batches]
+            started = [subprocess.Popen(["bash", "-c", script]) for script in scripts]
             assert not any(process.wait() for process in started)
 
         return copy
+
+    def empty(name: str) -> None:
+        shutil.rmtree(root / name, ignore_errors=True)
+        (root / name).mkdir()
+        if sync:
+            os.sync()  # the removal too, and what others wrote
 
     dealt = [tars[start::tasks] for start in range(tasks) if tars[start::tasks]]
     contenders = {
@@ -133,7 +142,7 @@ def measure_writing(
         "cp_sha256": copies("cp_sha256", dealt, hashed=True),
     }
     with pool:
-        timing = harness.measure(contenders, rounds)
+        timing = harness.measure(contenders, rounds, before=empty)
     for name, digest in zip(names, timing.results["ours"], strict=True):
         assert hashlib.sha256((root / "ours" / name).read_bytes()).hexdigest() == digest, f"{name} is another"
     return timing
@@ -145,12 +154,6 @@ def _script(tars: list[str], target: str, hashed: bool, sync: bool) -> str:
     lines += [f"sync -d {' '.join(made)}"] if sync else []
     lines += [f"sha256sum {' '.join(made)} > {target}/digests"] if hashed else []
     return "\n".join(lines)
-
-
-def _empty(folder: Path) -> str:
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
-    return str(folder)
 
 
 if __name__ == "__main__":

@@ -101,6 +101,10 @@ def test_an_unknown_key_suggests_the_nearest_known_one(recipe, text, unknown, ne
     assert f"unknown key {unknown!r}; did you mean {nearest!r}?" in refusal(recipe, text)
 
 
+def test_a_value_where_names_are_wanted_says_how_to_give_one(recipe):
+    assert "collections = 'a.jpg': needs a name; pass collections.NAME=a.jpg" in refusal(recipe, "collections: a.jpg")
+
+
 def test_an_unknown_key_near_to_none_lists_those_that_exist(recipe):
     message = refusal(recipe, "store: s\nmaybe: {zzz: 1}")
     assert "unknown key 'maybe.zzz'; the keys there are label, threshold" in message

@@ -69,7 +69,7 @@ def one(store, subject):
 
 def test_a_kept_image_is_followed_from_the_crawl_to_its_selection(store):
     found = one(store, KEPT)
-    assert found.outcome == "kept by every stage so far; the last was dedup"
+    assert found.outcome == "kept by every stage so far; the last was dedup; the same bytes were met under 2 names"
     assert [(d["stage"], d["decision"]) for d in found.decisions] == [
         ("extract_links", "keep"), ("index", "drop"), ("index", "keep"), ("screen", "keep"), ("dedup", "keep"),
     ]  # fmt: skip
@@ -83,7 +83,7 @@ def test_a_kept_image_is_followed_from_the_crawl_to_its_selection(store):
 
 def test_a_dropped_image_names_reason_score_evidence_and_run(store):
     found = one(store, COPY)
-    assert found.outcome == "dropped by dedup: near_duplicate"
+    assert found.outcome == f"dropped by dedup: near_duplicate of {HOSTILE}; similarity 0.93, threshold 0.6"
     assert found.component["witness"] == KEPT
     text = render(found)
     for part in ("near_duplicate", "score 0.93", "threshold 0.6", f"({KEPT[:12]})", "run_id dedup-run", "model m0"):
@@ -94,7 +94,7 @@ def test_an_image_that_goes_with_its_group_says_so(tmp_path):
     put(tmp_path, "runs", [run_row(0, "dedup", 2, {}, None)])
     copy = {"stage": "dedup", "decision": "drop", "reason": "evaluation_copy", "evidence": OTHER, "run_id": "dedup-run"}
     put(tmp_path, "decisions", [{"image_id": KEPT, **copy}, {"image_id": COPY, **copy, "score": 0.9, "threshold": 0.5}])
-    assert one(tmp_path, COPY).outcome == "dropped by dedup: evaluation_copy"
+    assert one(tmp_path, COPY).outcome == f"dropped by dedup: evaluation_copy of {OTHER}; similarity 0.9, threshold 0.5"
     sentence = f"dropped by dedup: evaluation_copy; its group of copies touches evaluation image {OTHER}"
     assert one(tmp_path, KEPT).outcome == sentence
 

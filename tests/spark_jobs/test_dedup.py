@@ -97,6 +97,18 @@ def test_two_snapshots_are_one_run(spark, tmp_path, join):
     }
 
 
+def test_lists_that_a_small_pool_cannot_train_are_fewer(spark, tmp_path):
+    vectors = planted(3, 30, 60)
+    pool = Pool(spark, tmp_path, ["recipe.dedup.join={method: spill}"])
+    pool.embed({})
+    pool.dedup()
+    pool.embed(vectors)
+    pool.dedup()
+    assert len(vectors) // 39 > 1
+    assert edges(pool.store).items() <= similar(vectors, 0.6).items()
+    assert pool.store.runs()["dedup"].metrics["certificate"]["recall"] > 0.95
+
+
 @pytest.mark.slow
 def test_a_removed_representative_makes_room_and_nothing_is_joined_again(spark, tmp_path):
     everything = planted(2, 60, 40)

@@ -1,7 +1,10 @@
 """The pipeline as a whole, on the pocket web: what it finds, what it repeats, and who can read it."""
 
 import json
+import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import polars
@@ -108,8 +111,29 @@ def test_the_plan_says_what_a_changed_recipe_would_repeat(finished, pocket):
     assert reasons["embed"] is None
     assert reasons["dedup"] == f"its recipe changed: threshold {before} -> 0.77"
     assert reasons["cluster"] == "its input changed: dedup"
+    nested = pocket.config(
+        finished.release.parent,
+        "recipe.screen.detectors.other={adapter: opencv_haar}",
+        "recipe.retrieve.sets.queries.k=3",
+        "recipe.retrieve.sets.heldout={method: cluster}",
+    )
+    reasons = dict(plan(finished.store, nested))
+    assert reasons["screen"] == "its recipe changed: detectors.other came"
+    assert reasons["retrieve"] == "its recipe changed: sets.queries.k 32 -> 3, sets.heldout came"
     fresh = dict(plan(Tables(str(finished.release.parent / "nowhere")), changed))
     assert set(fresh.values()) == {"it has not run"}
+
+
+def test_sources_without_a_picture_are_refused(tmp_path):
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts/readme.txt").write_text("not a picture")
+    places = [f"store={tmp_path}/store", f"release={tmp_path}/release", f"sources.images.own={tmp_path}/texts"]
+    command = [sys.executable, "-m", "spark_jobs.run", "conf/curation/own.yaml", *places]
+    ended = subprocess.run(command, capture_output=True, text=True)
+    assert ended.returncode == 2
+    assert "no_picture 1" in ended.stdout
+    assert re.search(r"texts: no picture came from there; .*curation\.explain .*/store PATH_OR_URL", ended.stderr)
+    assert not (tmp_path / "release").exists()
 
 
 def test_the_status_has_a_line_for_every_stage(finished):
