@@ -217,13 +217,15 @@ class QuerySet(Section):
 
 
 class Search(Section):
-    """How the pool is searched for query images: all of it, or the lists nearest to each."""
+    """How the pool is searched for query images: all of it, or the lists nearest to each, whole or by codes."""
 
-    method: Literal["flat", "ivf"] = "flat"
+    method: Literal["flat", "ivf", "ivfpq"] = "flat"
     shard_images: int = Field(200_000, gt=0)  # of a shard, which a task holds
-    num_lists: int = Field(1024, gt=0)  # ivf: the same for all shards
-    num_probes: int = Field(32, gt=0)  # ivf: lists searched for a query
-    sample: int = Field(1_000_000, gt=0)  # ivf: vectors the lists are trained on, by hash order
+    num_lists: int = Field(1024, gt=0)  # ivf, ivfpq: the same for all shards
+    code_bytes: int = Field(64, gt=0)  # ivfpq: of an image; a divisor of the vector's length
+    num_probes: int = Field(32, gt=0)  # ivf, ivfpq: lists searched for a query
+    over_fetch: int = Field(8, gt=0)  # ivfpq: candidates scored exactly, for each neighbour wanted
+    sample: int = Field(1_000_000, gt=0)  # ivf, ivfpq: vectors that lists and codes are trained on, by hash order
 
 
 class Balance(Section):

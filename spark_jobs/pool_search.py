@@ -1,7 +1,8 @@
 """The pool's nearest images of every query image: shards that Spark tasks write and search, and one merge.
 
 A task holds one shard of the pool and one of the queries, both mapped into memory, so neither the driver nor a worker
-ever has all vectors. What is found is the same for any shards.
+ever has all vectors. Exact search and that by lists give the same for any shards; an IVF-PQ takes
+its candidates from each shard, so how large shards are belongs to the recipe.
 """
 
 import shutil
@@ -15,6 +16,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_schema
 
 from curation import schema
+from curation.neighbours.product_codes import Codebook
 from curation.neighbours.quantiser import Quantiser
 from curation.neighbours.search import Shard, read_shard, search_shards
 from curation.schema import POOL
@@ -40,7 +42,7 @@ def search_pool(context: Context, kept: DataFrame, wanted: Mapping[str, int]) ->
         by query set, rows as in ``curation.schema.RETRIEVALS``.
 
     Raises:
-        ValueError: the pool is too small for the lists that the recipe wants.
+        ValueError: the pool is too small for the lists or codes that the recipe wants.
     """
     recipe, store, spark = context.config.recipe.retrieve, context.store, context.spark
     partitions, search = context.config.runtime.partitions, recipe.search
@@ -48,8 +50,8 @@ def search_pool(context: Context, kept: DataFrame, wanted: Mapping[str, int]) ->
     shutil.rmtree(folder, ignore_errors=True)
     embedded = vectors.frame_of(store, spark, recipe.model)
     pool = embedded.join(kept.select("image_id"), "image_id", "left_semi")
-    quantiser = _quantiser(pool, search, recipe.seed)
-    shards = vectors.write_shards(pool, folder / POOL, search.shard_images, partitions, quantiser)
+    trained = _trained(pool, search, recipe.seed)
+    shards = vectors.write_shards(pool, folder / POOL, search.shard_images, partitions, trained)
     members = store.frame(spark, schema.COLLECTIONS)
     found = {}
     for name, k in wanted.items():
@@ -58,7 +60,7 @@ def search_pool(context: Context, kept: DataFrame, wanted: Mapping[str, int]) ->
         pairs = spark.createDataFrame(
             [(str(shard), str(queries)) for shard in shards for queries in asked], "shard string, queries string"
         )
-        task = _task(quantiser, search.num_probes, k)
+        task = _task(trained, k, search)
         best = Window.partitionBy("query_id").orderBy(F.col("similarity").desc(), "image_id")
         # a task's pairs follow each other by shard, so that it opens few
         spread = pairs.repartitionByRange(partitions, "shard", "queries").sortWithinPartitions("shard", "queries")
@@ -71,24 +73,26 @@ def search_pool(context: Context, kept: DataFrame, wanted: Mapping[str, int]) ->
     return found
 
 
-def _quantiser(pool: DataFrame, search: Search, seed: int) -> Quantiser | None:
+def _trained(pool: DataFrame, search: Search, seed: int) -> Quantiser | Codebook | None:
     """Trained on the images that come first by id, which is a random sample; None for exact search."""
     if search.method == "flat":
         return None
     rows = sample(pool, search.sample)
     training = vectors.matrix([row["vector"] for row in rows]).copy()  # torch wants to be able to write
-    return Quantiser.train(training, search.num_lists, seed)
+    if search.method == "ivf":
+        return Quantiser.train(training, search.num_lists, seed)
+    return Codebook.train(training, search.num_lists, search.code_bytes, seed)
 
 
-def _task(quantiser: Quantiser | None, num_probes: int, k: int):  # noqa: ANN202  (Spark reads the inner annotations)
+def _task(trained: Quantiser | Codebook | None, k: int, search: Search):  # noqa: ANN202  (Spark reads the inner ones)
     def task(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         opened: tuple[str, Shard] | None = None
         for batch in batches:
             for row in batch.to_pylist():
                 if opened is None or opened[0] != row["shard"]:
-                    opened = row["shard"], read_shard(Path(row["shard"]), quantiser)
+                    opened = row["shard"], read_shard(Path(row["shard"]), trained)
                 queries = read_shard(Path(row["queries"]))
-                found = search_shards([opened[1]], np.asarray(queries.vectors), k, num_probes)
+                found = search_shards([opened[1]], np.asarray(queries.vectors), k, search.num_probes, search.over_fetch)
                 columns = [
                     pa.array(queries.ids[found.query].astype(np.str_), pa.string()),
                     pa.array(found.ids.astype(np.str_), pa.string()),

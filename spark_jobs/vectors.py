@@ -12,6 +12,7 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from curation import schema
+from curation.neighbours.product_codes import Codebook
 from curation.neighbours.quantiser import Quantiser
 from curation.neighbours.search import write_shard
 from curation.schema import POOL
@@ -73,7 +74,11 @@ def as_float32(value: float) -> Column:
 
 
 def write_shards(
-    frame: DataFrame, folder: Path, shard_images: int, partitions: int, quantiser: Quantiser | None = None
+    frame: DataFrame,
+    folder: Path,
+    shard_images: int,
+    partitions: int,
+    trained: Quantiser | Codebook | None = None,
 ) -> list[Path]:
     """Write the vectors of a frame as shards that executors search; an image's shard follows from its id.
 
@@ -82,7 +87,7 @@ def write_shards(
         folder: that all executors see.
         shard_images: of a shard, on average.
         partitions: tasks at once.
-        quantiser: of the lists in every shard; None for exact search.
+        trained: quantiser of the lists or codebook of the codes in every shard; None for exact search.
 
     Returns:
         the shards' folders.
@@ -93,7 +98,7 @@ def write_shards(
         ordered = group.sort_by("image_id")
         path = folder / f"{group['shard'][0].as_py():06}"
         found = matrix(ordered["vector"].to_pylist())
-        write_shard(path, ordered["image_id"].to_pylist(), found, quantiser)
+        write_shard(path, ordered["image_id"].to_pylist(), found, trained)
         return pa.table({"path": [str(path)]})
 
     numbered = frame.withColumn("shard", number).repartition(partitions, "shard")

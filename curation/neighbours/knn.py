@@ -56,6 +56,19 @@ def best(parts: Sequence[Matches], k: int) -> Matches:
     return Matches(ordered.query[kept], ordered.row[kept], ordered.similarity[kept])
 
 
+def ranked(base: np.ndarray, queries: np.ndarray, query: np.ndarray, row: np.ndarray, k: int) -> Matches:
+    """The k best of given candidates, by their exact similarity.
+
+    Args:
+        base: [n, d] vectors.
+        queries: [q, d] vectors of the same dtype.
+        query: [c] int64 rows of ``queries``.
+        row: [c] int64 rows of ``base``; no candidate twice.
+        k: matches per query that stay.
+    """
+    return best([Matches(query, row, similarities_of_rows(queries, base, query, row))], k)
+
+
 def _ranking(query: np.ndarray, row: np.ndarray, similarity: np.ndarray) -> np.ndarray:
     """``lexsort((row, -similarity, query))``, by one sort of whole numbers and another of what is tied."""
     bits = (similarity + np.float32(0)).view(np.int32)  # that makes -0 to 0

@@ -1,9 +1,10 @@
 """Search in a base too large for one index: shards that are built once, searched one by one, and merged.
 
 A shard holds the vectors of some images: the pool's at one time, or those of one crawl snapshot. It is searched whole
-(exact), or in the lists that are nearest to a query (an inverted file); what is looked at is compared exactly. The
-quantiser that lists follow from is trained once and frozen, so a later snapshot is one more shard and no earlier one
-changes; what is taken down is marked dead and passed over. Merged results are the same for any way of sharding.
+(exact), in the lists that are nearest to a query, or through codes of what is in these (IVF-PQ). The quantiser or
+codebook is trained once and frozen, so a later snapshot is one more shard and no earlier one changes; what is taken
+down is marked dead and passed over. Merged results are the same for any way of sharding, save those by codes, which
+have candidates from each shard.
 """
 
 import shutil
@@ -14,28 +15,14 @@ from pathlib import Path
 
 import numpy as np
 
+from curation.neighbours import faiss_knn, knn
 from curation.neighbours.finite import refuse_non_finite
-from curation.neighbours.join import group
-from curation.neighbours.knn import Matches, Parts, best, nearest
+from curation.neighbours.knn import Matches, best
+from curation.neighbours.lists import Lists
+from curation.neighbours.product_codes import Codebook, Codes
 from curation.neighbours.quantiser import Quantiser
 
-_IDS, _VECTORS, _ALIVE, _QUANTISER = "ids.npy", "vectors.npy", "alive.npy", "quantiser.sha256"
-_ROWS, _BOUNDS = "rows.npy", "bounds.npy"
-
-
-@dataclass(frozen=True)
-class Lists:
-    """The order of a shard's vectors where it has lists.
-
-    Attributes:
-        quantiser: that chooses a vector's list.
-        rows: [n] int64, the place of each vector's id among the ids; ascending in a list.
-        bounds: [num_lists + 1] int64: list i has the vectors from bound i to bound i + 1.
-    """
-
-    quantiser: Quantiser
-    rows: np.ndarray
-    bounds: np.ndarray
+_IDS, _VECTORS, _ALIVE, _TRAINED = "ids.npy", "vectors.npy", "alive.npy", "trained.txt"
 
 
 @dataclass(frozen=True)
@@ -46,47 +33,52 @@ class Shard:
         ids: [n] bytes, ascending.
         vectors: [n, d] float16, mapped into memory; in the order of the ids, or list by list.
         alive: [n] bool by id, False for what was taken down; None where nothing was.
-        lists: None for an exact search.
+        lists: that the vectors lie in.
+        codes: of the vectors; where there are neither these nor lists, the search is exact.
     """
 
     ids: np.ndarray
     vectors: np.ndarray
     alive: np.ndarray | None = None
     lists: Lists | None = None
+    codes: Codes | None = None
 
-    def search(self, queries: np.ndarray, k: int, num_probes: int = 16) -> Matches:
+    def search(self, queries: np.ndarray, k: int, num_probes: int = 16, over_fetch: int = 8) -> Matches:
         """The k most similar living images of every query, by the places of their ids.
 
         Args:
             queries: [q, d] vectors of the shard's dtype.
             k: neighbours a query.
-            num_probes: lists searched for each query, where there are lists.
+            num_probes: lists searched for each query, where there are lists or codes.
+            over_fetch: candidates scored exactly for each neighbour that is wanted, where there are codes.
 
         Raises:
-            ValueError: ``k`` or ``num_probes`` is below 1, or a vector is not finite.
+            ValueError: ``k``, ``num_probes`` or ``over_fetch`` is below 1, or a vector is not finite.
         """
-        if num_probes < 1:
-            raise ValueError(f"num_probes {num_probes}: give 1 or more lists a query")
-        if self.lists is None:
-            return nearest(self.vectors, queries, k, self.alive)
-        refuse_non_finite(queries, "the queries")
-        quantiser, rows = self.lists.quantiser, self.lists.rows
-        looked_in = quantiser.nearest(queries, min(num_probes, quantiser.num_lists))
-        alive = None if self.alive is None else self.alive[rows]
-        return nearest(self.vectors, queries, k, alive, Parts(self.lists.bounds, looked_in, rows))
+        for name, value in (("num_probes", num_probes), ("over_fetch", over_fetch)):
+            if value < 1:
+                raise ValueError(f"{name} {value}: give 1 or more")
+        if self.lists is not None:
+            return self.lists.matches(self.vectors, queries, k, self.alive, num_probes)
+        if self.codes is not None:
+            return self.codes.matches(self.vectors, queries, k, self.alive, num_probes, over_fetch)
+        nearest = faiss_knn.nearest if faiss_knn.sees_gpu() else knn.nearest
+        return nearest(self.vectors, queries, k, self.alive)
 
 
-def write_shard(folder: Path, ids: Sequence[str], vectors: np.ndarray, quantiser: Quantiser | None = None) -> None:
-    """Write a shard, in lists where there is a quantiser; equal arguments give equal results.
+def write_shard(
+    folder: Path, ids: Sequence[str], vectors: np.ndarray, trained: Quantiser | Codebook | None = None
+) -> None:
+    """Write a shard; equal arguments give equal results.
 
     Args:
         folder: is made, whole or not at all; a shard in it is replaced.
         ids: ascending and distinct.
         vectors: [n, d] of unit length; kept as float16.
-        quantiser: for a search by lists.
+        trained: a quantiser for a search by lists, a codebook for one by codes; None for an exact one.
 
     Raises:
-        ValueError: the ids are not ascending, a vector is not finite as float16, or the quantiser is for vectors of
+        ValueError: the ids are not ascending, a vector is not finite as float16, or what was trained is for vectors of
             another length.
     """
     keys = np.asarray(ids, np.bytes_)
@@ -94,17 +86,18 @@ def write_shard(folder: Path, ids: Sequence[str], vectors: np.ndarray, quantiser
         raise ValueError("ids of a shard must be ascending and distinct; sort them first")
     halves = np.asarray(vectors, "<f2")
     refuse_non_finite(halves, f"the vectors of {folder.name}")
-    arrays = {_IDS: keys, _VECTORS: halves}
-    if quantiser is not None:
-        rows, bounds = group(quantiser.nearest(halves, 1), quantiser.num_lists)
-        arrays |= {_VECTORS: halves[rows], _ROWS: rows, _BOUNDS: bounds}
     part = folder.parent / f".{folder.name}.{uuid.uuid4().hex}"
     part.mkdir(parents=True)
     try:
-        for name, array in arrays.items():
-            np.save(part / name, array, allow_pickle=False)
-        if quantiser is not None:
-            (part / _QUANTISER).write_text(quantiser.digest)
+        if isinstance(trained, Quantiser):
+            lists = Lists.of(halves, trained)
+            lists.write(part)
+            halves = halves[lists.rows]
+        elif isinstance(trained, Codebook):
+            Codes.of(halves, trained).write(part)
+        np.save(part / _IDS, keys, allow_pickle=False)
+        np.save(part / _VECTORS, halves, allow_pickle=False)
+        (part / _TRAINED).write_text(_name(trained))
         if folder.exists():
             shutil.rmtree(folder)
         part.rename(folder)
@@ -113,34 +106,33 @@ def write_shard(folder: Path, ids: Sequence[str], vectors: np.ndarray, quantiser
         raise
 
 
-def read_shard(folder: Path, quantiser: Quantiser | None = None) -> Shard:
+def read_shard(folder: Path, trained: Quantiser | Codebook | None = None) -> Shard:
     """Map a shard into memory.
 
     Args:
         folder: of the shard.
-        quantiser: that it was written with; None where it was written without.
+        trained: what it was written with.
 
     Raises:
-        ValueError: there is no whole shard, or it was written with another quantiser.
+        ValueError: there is no whole shard, or it was written with something else.
     """
+    lists = codes = None
     try:
         ids, vectors = (np.load(folder / name, mmap_mode="r", allow_pickle=False) for name in (_IDS, _VECTORS))
         alive = np.load(folder / _ALIVE, allow_pickle=False) if (folder / _ALIVE).exists() else None
-        digest = (folder / _QUANTISER).read_text() if (folder / _QUANTISER).exists() else None
-        order = None
-        if digest is not None:
-            order = [np.load(folder / name, allow_pickle=False) for name in (_ROWS, _BOUNDS)]
+        written, read = (folder / _TRAINED).read_text(), _name(trained)
+        if isinstance(trained, Quantiser) and written == read:
+            lists = Lists.read(folder, trained)
     except (OSError, ValueError) as error:
         raise ValueError(f"{folder}: no shard can be read there; run the stage that writes it again") from error
-    wanted = None if quantiser is None else quantiser.digest
-    if digest != wanted:
-        names = [f"quantiser {one[:16]}" if one else "no quantiser" for one in (digest, wanted)]
+    if written != read:
         raise ValueError(
-            f"{folder}: written with {names[0]} and read with {names[1]}; read it with what it was written with, or "
-            "write it again"
+            f"{folder}: written with {written} and read with {read}; read it with what it was written with, or write "
+            "it again"
         )
-    lists = None if quantiser is None or order is None else Lists(quantiser, *order)
-    return Shard(ids, vectors, alive, lists)
+    if isinstance(trained, Codebook):
+        codes = Codes.read(folder, trained)
+    return Shard(ids, vectors, alive, lists, codes)
 
 
 def mark_dead(folder: Path, ids: Sequence[str]) -> int:
@@ -172,9 +164,11 @@ class Found:
     similarity: np.ndarray
 
 
-def search_shards(shards: Sequence[Shard], queries: np.ndarray, k: int, num_probes: int = 16) -> Found:
+def search_shards(
+    shards: Sequence[Shard], queries: np.ndarray, k: int, num_probes: int = 16, over_fetch: int = 8
+) -> Found:
     """The k most similar images of every query among all shards, which share no image; see :meth:`Shard.search`."""
-    parts = [(shard, shard.search(queries, k, num_probes)) for shard in shards]
+    parts = [(shard, shard.search(queries, k, num_probes, over_fetch)) for shard in shards]
     if len(parts) == 1:
         [(shard, one)] = parts
         return Found(one.query, shard.ids[one.row], one.similarity)
@@ -187,3 +181,7 @@ def search_shards(shards: Sequence[Shard], queries: np.ndarray, k: int, num_prob
         numbered.append(Matches(one.query, place[start + back], one.similarity))
     merged = best(numbered, k)
     return Found(merged.query, ids[merged.row], merged.similarity)
+
+
+def _name(trained: Quantiser | Codebook | None) -> str:
+    return "nothing trained" if trained is None else f"{type(trained).__name__.lower()} {trained.digest}"

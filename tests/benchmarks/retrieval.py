@@ -22,6 +22,7 @@ import torch
 
 from conf import entry_point
 from curation.neighbours.knn import nearest
+from curation.neighbours.product_codes import Codebook
 from curation.neighbours.quantiser import Quantiser
 from curation.neighbours.search import Found, Shard, read_shard, search_shards, write_shard
 from tests.benchmarks import harness
@@ -54,7 +55,10 @@ def main() -> int:
     parser.add_argument("--num-queries", type=int, default=10_000)
     parser.add_argument("--k", type=int, default=32, help="neighbours a query")
     parser.add_argument("--num-lists", type=int, default=512)
-    parser.add_argument("--code-bytes", type=int, default=64, help="of the peer")
+    parser.add_argument(
+        "--method", choices=("ivf", "ivfpq"), default="ivf", help="of ours, lists of vectors or of codes"
+    )
+    parser.add_argument("--code-bytes", type=int, default=64, help="of the peer, and of ours by codes")
     parser.add_argument("--recall", type=float, default=0.95, help="that both are set to reach")
     parser.add_argument("--flat-queries", type=int, default=2000, help="of the exact search")
     parser.add_argument("--threads", type=int, default=2, help="of ours and of the peers")
@@ -82,23 +86,24 @@ def main() -> int:
 def by_lists(
     base: np.ndarray, queries: np.ndarray, truth: np.ndarray, folder: Path, options: argparse.Namespace
 ) -> tuple[harness.Timing, dict[str, Any]]:
-    """Lists beside IVF-PQ with exact scores, both at the recall asked for."""
+    """Ours by ``--method`` beside IVF-PQ with exact scores, both at the recall asked for."""
     floats, wanted = base.astype(np.float32), queries.astype(np.float32)
     shard = timed("ours, trained and written", lambda: our_shard(base, folder / "lists", options))
     peer, lists, _coarse = timed("peer, trained and filled", lambda: peer_index(floats, options))
 
-    def ours(some: np.ndarray, probes: int) -> Found:
-        return search_shards([shard], some, options.k, probes)
+    def ours(some: np.ndarray, probes: int, fetch: int) -> Found:
+        return search_shards([shard], some, options.k, probes, fetch)
 
     def theirs(some: np.ndarray, probes: int, fetch: int) -> np.ndarray:
         lists.nprobe, peer.k_factor = probes, fetch
         return peer.search(some, options.k)[1]
 
     few = slice(0, TUNED_ON)
-    mine = tuned(lambda p, _: recall_of_ids(ours(queries[few], p), truth[few]), options, "ours", (1,))
+    fetches = FETCHES if options.method == "ivfpq" else (1,)
+    mine = tuned(lambda p, f: recall_of_ids(ours(queries[few], p, f), truth[few]), options, "ours", fetches)
     others = tuned(lambda p, f: recall_of_rows(theirs(wanted[few], p, f), truth[few]), options, "peer", FETCHES)
     contenders = {
-        harness.OURS: lambda: ours(queries, mine.num_probes),
+        harness.OURS: lambda: ours(queries, mine.num_probes, mine.over_fetch),
         "ivfpq": lambda: theirs(wanted, others.num_probes, others.over_fetch),
     }
     timing = harness.measure(contenders, options.rounds)
@@ -131,10 +136,15 @@ def flat(
 
 
 def our_shard(base: np.ndarray, folder: Path, options: argparse.Namespace) -> Shard:
-    """Train lists on the base, write its shard and map it."""
-    quantiser = Quantiser.train(base[: 256 * options.num_lists], options.num_lists, options.seed)
-    write_shard(folder, ids(base), base, quantiser)
-    return read_shard(folder, quantiser)
+    """Train lists or codes on the base, write its shard and map it."""
+    sample = base[: 256 * options.num_lists]
+    trained: Quantiser | Codebook
+    if options.method == "ivf":
+        trained = Quantiser.train(sample, options.num_lists, options.seed)
+    else:
+        trained = Codebook.train(sample, options.num_lists, options.code_bytes, options.seed)
+    write_shard(folder, ids(base), base, trained)
+    return read_shard(folder, trained)
 
 
 def peer_index(base: np.ndarray, options: argparse.Namespace) -> tuple[Any, Any, Any]:

@@ -87,6 +87,14 @@ def test_any_shards_and_partitions_give_what_one_search_gives(context, pool, ask
     assert _found(context, kept, 3, shard_images=37) == _expected(pool, asked, slice(None, None, 2))
 
 
+def test_codes_find_nearly_the_same_for_any_partitions(context, pool, asked):
+    options = {"method": "ivfpq", "num_lists": 8, "code_bytes": 16, "num_probes": 8, "over_fetch": 40}
+    found = _found(context, pool[0], 1, shard_images=200, **options)
+    assert found == _found(context, pool[0], 3, shard_images=200, **options)
+    exact = _expected(pool, asked)
+    assert len(set(found) & set(exact)) / len(exact) >= 0.95
+
+
 def test_lists_find_nearly_the_same_for_any_shards_and_partitions(context, pool, asked):
     options = {"method": "ivf", "num_lists": 8, "num_probes": 6}
     found = _found(context, pool[0], 1, shard_images=200, **options)
