@@ -108,6 +108,7 @@ def by_lists(
     }
     timing = harness.measure(contenders, options.rounds)
     keys = {
+        "method": options.method,
         "recall": recall_of_ids(timing.results[harness.OURS], truth),
         "recall_peer": recall_of_rows(timing.results["ivfpq"], truth),
         "num_probes": mine.num_probes,
