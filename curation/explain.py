@@ -12,7 +12,7 @@ from conf import entry_point
 from curation.explanation import Explanation, Row, render
 from curation.links.urls import normalise
 from curation.release.printable import printable
-from curation.report.words import many, measured, of_its_group
+from curation.report.words import many, measurement, of_its_group
 from curation.schema import DROP, STAGES, Reason
 from curation.store import Store, locate
 from curation.takedown.tombstones import Tombstones, is_id, tombstones
@@ -219,7 +219,7 @@ def _why(drop: Row, known_as: dict[str, str]) -> str:
     if drop["reason"] == Reason.EVALUATION_COPY and drop["score"] is None:
         return f"; {of_its_group(evidence)}"
     whose = f" of {evidence}" if drop["reason"] in _COPIES else ""
-    measure = measured(drop["reason"], drop["score"], drop["threshold"])
+    measure = measurement(drop["reason"], drop["score"], drop["threshold"])
     return f"{whose}; {measure}" if measure else whose
 
 

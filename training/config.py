@@ -77,7 +77,6 @@ class Crops(Section):
     global_scale: Shares = (0.32, 1.0)  # of the image's area
     local_scale: Shares = (0.05, 0.32)
     blur: Literal["documented", "upstream", "none"] = "documented"  # see training.data.augment.BLUR
-    colour: Share = 1.0  # of upstream's probabilities of jitter, grey and solarisation; 0: colours stay as they are
     augment: Literal["worker", "device"] = "worker"  # who changes colours; the device rounds elsewhere
 
     @model_validator(mode="after")

@@ -7,7 +7,7 @@ from typing import Any
 
 from curation.report.collect import Collected, Drop, Pictures
 from curation.report.thumbnails import thumbnail
-from curation.report.words import measured, of_its_group, plain
+from curation.report.words import measurement, of_its_group, plain
 from curation.schema import STAGES, Reason
 
 PER_REASON = 12
@@ -42,6 +42,7 @@ class Gallery:
     reason: str
     total: int
     exhibits: list[Exhibit]
+    by_doubt: bool  # the nearest to the threshold first
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,8 @@ def dropped(found: Collected, thumbnails: Thumbnails) -> list[Gallery]:
             by_doubt = sorted((drop for drop in drops if drop.image_id is not None), key=_margin)
             shown = [exhibit(drop, thumbnails) for drop in by_doubt[:PER_REASON]]
             if shown:
-                galleries.append(Gallery(stage, reason, len(drops), shown))
+                in_doubt = len(by_doubt) > 1 and _margin(by_doubt[0]) < float("inf")
+                galleries.append(Gallery(stage, reason, len(drops), shown, in_doubt))
     return galleries
 
 
@@ -110,7 +112,7 @@ def exhibit(drop: Drop, thumbnails: Thumbnails) -> Exhibit:
     evidence = None
     facts = []
     if drop.score is not None:
-        facts.append(measured(drop.reason, drop.score, drop.threshold))
+        facts.append(measurement(drop.reason, drop.score, drop.threshold))
     elif drop.reason == Reason.EVALUATION_COPY and drop.evidence:
         facts.append(of_its_group(drop.evidence))
     if thumbnails.is_image(drop.evidence) and drop.evidence != drop.image_id:

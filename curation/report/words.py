@@ -80,7 +80,7 @@ def of_its_group(evidence: str) -> str:
     return f"its group of copies touches evaluation image {evidence}"
 
 
-def measured(reason: str, score: float | None, threshold: float | None) -> str:
+def measurement(reason: str, score: float | None, threshold: float | None) -> str:
     """What was measured and the limit it was held to: "similarity 0.93, threshold 0.6"; empty without a score."""
     if score is None:
         return ""

@@ -72,12 +72,7 @@ def draw_crops(width: int, height: int, config: Crops, rng: np.random.Generator)
     ]
     plan += [(config.local_size, config.local_scale, local, 0.0)] * config.num_local
     return [
-        Crop(
-            size,
-            random_box(width, height, scale, rng),
-            rng.random() < FLIP,
-            draw_colour(blur, solarise, rng, config.colour),
-        )
+        Crop(size, random_box(width, height, scale, rng), rng.random() < FLIP, draw_colour(blur, solarise, rng))
         for size, scale, blur, solarise in plan
     ]
 

@@ -32,26 +32,25 @@ class Colour(NamedTuple):
     solarise: bool
 
 
-def draw_colour(blur: float, solarise: float, rng: np.random.Generator, share: float = 1.0) -> Colour:
+def draw_colour(blur: float, solarise: float, rng: np.random.Generator) -> Colour:
     """One crop's changes.
 
     Args:
         blur: probability of a Gaussian blur.
         solarise: probability of solarisation.
         rng: the generator of this image; always advanced by as much.
-        share: of the crops that may be jittered, turned grey and solarised, these are.
     """
     u = rng.random(10).tolist()
     low, high = BLUR_SIGMA
     return Colour(
-        order=int(u[1] * len(ORDERS)) if u[0] < JITTER * share else -1,
+        order=int(u[1] * len(ORDERS)) if u[0] < JITTER else -1,
         brightness=1 + BRIGHTNESS * (2 * u[2] - 1),
         contrast=1 + CONTRAST * (2 * u[3] - 1),
         saturation=1 + SATURATION * (2 * u[4] - 1),
         hue=HUE * (2 * u[5] - 1),
-        grey=u[6] < GREY * share,
+        grey=u[6] < GREY,
         sigma=low + (high - low) * u[8] if u[7] < blur else 0.0,
-        solarise=u[9] < solarise * share,
+        solarise=u[9] < solarise,
     )
 
 

@@ -143,15 +143,6 @@ def test_what_is_drawn_has_upstreams_probabilities():
     assert sigma[sigma > 0].mean() == pytest.approx(1.05, abs=0.05)
 
 
-@pytest.mark.parametrize("share", [0, 0.25])
-def test_colours_can_be_changed_less_often(share):
-    whole, less = np.random.default_rng(0), np.random.default_rng(0)
-    pairs = [(draw_colour(0.5, 0.2, whole), draw_colour(0.5, 0.2, less, share)) for _ in range(4000)]
-    drawn = np.array([(one.order >= 0, one.grey, one.solarise) for _, one in pairs])
-    assert drawn.mean(0) == pytest.approx(share * np.array([0.8, 0.2, 0.2]), abs=0.02)
-    assert all(one.sigma == other.sigma for one, other in pairs), "a blur changes no colours"
-
-
 def test_colour_jitter_is_torchvisions_in_distribution():
     rng, x = np.random.default_rng(1), photo(16)
     drawn = (draw_colour(0, 0, rng)._replace(grey=False) for _ in range(1000))
