@@ -205,6 +205,7 @@ def test_make_lists_its_targets():
         ([], "-m spark_jobs.demo"),
         (["SOURCE=my photos"], '-m spark_jobs.demo --source "my photos"'),
         (["SOURCE=a", "OUT=b"], '-m spark_jobs.demo --source "a" --out "b"'),
+        (["SOURCE=a", "SET=x.y=1 z=2"], '-m spark_jobs.demo --source "a" x.y=1 z=2'),
     ],
 )
 def test_make_demo_passes_the_source_on(variables, command):

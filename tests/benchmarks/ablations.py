@@ -43,7 +43,7 @@ def main() -> int:
     parser = harness.parser(
         "tests.benchmarks.ablations",
         "k-NN accuracy of a recipe while it trains, and with each of its parts switched off.",
-        "--recipe conf/training/vitt_cifar.yaml --at-once 2 recipe.steps=600",
+        "--recipe conf/training/vitt_cifar.yaml --at-once 2 recipe.steps=3400",
         rounds=1,
     )
     parser.add_argument("--recipe", default="conf/training/vitt_cifar.yaml", help="has runtime.probe")
