@@ -25,8 +25,7 @@ def best_rows(base: np.ndarray, queries: np.ndarray, rows: np.ndarray, k: int) -
         The same as ``ranked`` gives of all candidates.
     """
     if not rows.size:
-        none = np.empty(0, np.int64)
-        return Matches(none, none, np.empty(0, np.float32))
+        return Matches.joined([])
     quick = np.empty(rows.shape, np.float32)
     _quick_similarities(_bits(base), np.ascontiguousarray(queries, np.float32), rows, quick)
     if k < rows.shape[1]:

@@ -57,7 +57,7 @@ def nearest(base: np.ndarray, queries: np.ndarray, k: int, alive: np.ndarray | N
     if k < 1:
         raise ValueError(f"k {k}: give 1 or more neighbours a query")
     refuse_non_finite(queries, "the queries")
-    found, wanted = _none(), _float32(queries)
+    found, wanted = Matches.joined([]), _float32(queries)
     for start in range(0, len(base), _TILE_ROWS):
         tile = np.asarray(base[start : start + _TILE_ROWS])
         rows = np.arange(start, start + len(tile))
@@ -73,8 +73,9 @@ def _of_tile(tile: np.ndarray, queries: np.ndarray, wanted: np.ndarray, k: int) 
     k = min(k, len(tile))
     fetch = min(k + _OVER_FETCH, len(tile))
     if not k or fetch > _MOST_FETCHED:
-        return knn.nearest(tile, queries, k) if k else _none()
-    whole, found, open_ = _float32(tile), [_none()], [np.empty(0, np.int64)]
+        return knn.nearest(tile, queries, k) if k else Matches.joined([])
+    whole, open_ = _float32(tile), [np.empty(0, np.int64)]
+    found: list[Matches] = []
     size = max(1, _BATCH_BYTES // (_CANDIDATE_BYTES * fetch))
     for start in range(0, len(queries), size):
         scores, rows = _inner_product_search(wanted[start : start + size], whole, fetch)
@@ -98,7 +99,3 @@ def _inner_product_search(queries: np.ndarray, base: np.ndarray, k: int) -> tupl
 
 def _float32(vectors: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(vectors, np.float32)
-
-
-def _none() -> Matches:
-    return Matches(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))

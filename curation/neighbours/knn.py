@@ -40,6 +40,15 @@ class Matches:
     def __len__(self) -> int:
         return len(self.query)
 
+    @classmethod
+    def joined(cls, parts: Sequence["Matches"]) -> "Matches":
+        """All matches of some parts in their order; of no parts there are none."""
+        query, row, similarity = (
+            np.concatenate([np.empty(0, dtype), *(getattr(part, name) for part in parts)])
+            for name, dtype in (("query", np.int64), ("row", np.int64), ("similarity", np.float32))
+        )
+        return cls(query, row, similarity)
+
     def rank(self) -> np.ndarray:
         """[m] int64: 1 for a query's best row."""
         return np.arange(len(self)) - np.searchsorted(self.query, self.query) + 1
@@ -47,11 +56,9 @@ class Matches:
 
 def best(parts: Sequence[Matches], k: int) -> Matches:
     """The k best matches of every query among all parts, whose rows are distinct and of one numbering."""
-    query, row, similarity = (
-        np.concatenate([getattr(part, name) for part in parts]) for name in ("query", "row", "similarity")
-    )
-    order = _ranking(query, row, similarity)
-    ordered = Matches(query[order], row[order], similarity[order])
+    joined = Matches.joined(parts)
+    order = _ranking(joined.query, joined.row, joined.similarity)
+    ordered = Matches(joined.query[order], joined.row[order], joined.similarity[order])
     kept = ordered.rank() <= k
     return Matches(ordered.query[kept], ordered.row[kept], ordered.similarity[kept])
 
@@ -118,11 +125,10 @@ def nearest(
     if k < 1:
         raise ValueError(f"k {k}: give 1 or more neighbours a query")
     refuse_non_finite(queries, "the queries")
-    found = [Matches(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))]
+    found: list[Matches] = []
     for start in range(0, len(queries), _QUERIES):
         found += _in_one_pass(base, queries, range(start, min(start + _QUERIES, len(queries))), k, alive, parts)
-    columns = ([getattr(one, name) for one in found] for name in ("query", "row", "similarity"))
-    return Matches(*map(np.concatenate, columns))
+    return Matches.joined(found)
 
 
 def _in_one_pass(

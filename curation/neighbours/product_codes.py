@@ -216,10 +216,7 @@ class Codes:
             found = best_rows(vectors, np.asarray(queries[some]), rows, k)
             return Matches(found.query + start, found.row, found.similarity)
 
-        parts = list(in_order(of_some, range(0, len(queries), _QUERY_ROWS)))
-        none = Matches(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))
-        columns = ([getattr(part, name) for part in (none, *parts)] for name in ("query", "row", "similarity"))
-        return Matches(*map(np.concatenate, columns))
+        return Matches.joined(list(in_order(of_some, range(0, len(queries), _QUERY_ROWS))))
 
     def _candidates(self, wanted: np.ndarray, lists: np.ndarray, num: int, alive: np.ndarray | None) -> np.ndarray:
         """[q, num] int64, the rows that their codes say are nearest; -1 where there are fewer.

@@ -176,9 +176,10 @@ def search_shards(
     held = [np.empty(0, "S1"), *(shard.ids[mine] for (shard, _), (mine, _) in zip(parts, rows, strict=True))]
     ids, place = np.unique(np.concatenate(held), return_inverse=True)
     starts = np.cumsum([len(mine) for mine in held])  # one numbering of all that was found, in the order of the ids
-    numbered = [Matches(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))]
-    for (_, one), (_, back), start in zip(parts, rows, starts, strict=False):
-        numbered.append(Matches(one.query, place[start + back], one.similarity))
+    numbered = [
+        Matches(one.query, place[start + back], one.similarity)
+        for (_, one), (_, back), start in zip(parts, rows, starts, strict=False)
+    ]
     merged = best(numbered, k)
     return Found(merged.query, ids[merged.row], merged.similarity)
 

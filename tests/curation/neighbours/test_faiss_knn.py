@@ -5,17 +5,7 @@ import pytest
 
 from curation.neighbours import faiss_knn, knn
 from curation.neighbours.search import Shard
-
-
-def _vectors(n, d=32, seed=0, clones=0, dtype=np.float32):
-    rng = np.random.default_rng(seed)
-    vectors = rng.standard_normal((n, d))
-    vectors[rng.integers(0, n, clones)] = vectors[0]  # more equal vectors than are fetched
-    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(dtype)
-
-
-def _equal(one, other):
-    return all(getattr(one, n).tobytes() == getattr(other, n).tobytes() for n in ("query", "row", "similarity"))
+from tests.curation.neighbours.clones import same_matches, unit_vectors
 
 
 @pytest.mark.parametrize("k", [1, 5, 300, 1000])
@@ -24,14 +14,14 @@ def _equal(one, other):
 def test_the_same_as_without_faiss(monkeypatch, k, tile, room, most, clones):
     for name, value in (("_TILE_ROWS", tile), ("_BATCH_BYTES", room), ("_MOST_FETCHED", most)):
         monkeypatch.setattr(faiss_knn, name, value)
-    base, alive = _vectors(300, clones=clones, dtype=np.float16), np.random.default_rng(1).random(300) < 0.8
-    queries = np.concatenate([base[:20], _vectors(20, seed=1, dtype=np.float16)])
-    assert _equal(faiss_knn.nearest(base, queries, k), knn.nearest(base, queries, k))
-    assert _equal(faiss_knn.nearest(base, queries, k, alive), knn.nearest(base, queries, k, alive))
+    base, alive = unit_vectors(300, clones=clones, dtype=np.float16), np.random.default_rng(1).random(300) < 0.8
+    queries = np.concatenate([base[:20], unit_vectors(20, seed=1, dtype=np.float16)])
+    assert same_matches(faiss_knn.nearest(base, queries, k), knn.nearest(base, queries, k))
+    assert same_matches(faiss_knn.nearest(base, queries, k, alive), knn.nearest(base, queries, k, alive))
 
 
 def test_only_what_is_too_close_is_searched_for_twice(monkeypatch):
-    base = _vectors(500, clones=100)
+    base = unit_vectors(500, clones=100)
     again, nearest = [], knn.nearest
 
     def counted(tile, queries, k):
@@ -44,12 +34,12 @@ def test_only_what_is_too_close_is_searched_for_twice(monkeypatch):
 
 
 def test_exact_search_of_a_shard_is_by_faiss_where_that_sees_a_gpu(monkeypatch):
-    base = _vectors(300, dtype=np.float16)
+    base = unit_vectors(300, dtype=np.float16)
     shard = Shard(np.arange(300).astype("S"), base)
     monkeypatch.setattr(faiss_knn, "sees_gpu", lambda: True)
     asked, search = [], faiss_knn._inner_product_search
     monkeypatch.setattr(faiss_knn, "_inner_product_search", lambda *args: asked.append(args) or search(*args))
-    assert _equal(shard.search(base[:9], 4), knn.nearest(base, base[:9], 4))
+    assert same_matches(shard.search(base[:9], 4), knn.nearest(base, base[:9], 4))
     assert len(asked) == 1
 
 
@@ -57,22 +47,4 @@ def test_without_faiss_there_is_no_gpu_for_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "faiss", None)
     assert not faiss_knn.sees_gpu()
     with pytest.raises(ValueError, match="FAISS is not installed; run: pip install"):
-        faiss_knn.nearest(_vectors(30), _vectors(3), 2)
-
-
-def test_empty():
-    base = _vectors(10)
-    assert len(faiss_knn.nearest(base, base[:0], 3)) == 0
-    assert len(faiss_knn.nearest(base[:0], base, 3)) == 0
-
-
-def test_refuses_what_cannot_be():
-    base = _vectors(300)
-    with pytest.raises(ValueError, match="k 0"):
-        faiss_knn.nearest(base, base, 0)
-    bad = base.copy()
-    bad[[17, 20]] = np.nan
-    with pytest.raises(ValueError, match="row 17 of the base is not finite"):
-        faiss_knn.nearest(bad, base, 3)
-    with pytest.raises(ValueError, match="row 17 of the queries"):
-        faiss_knn.nearest(base, bad, 3)
+        faiss_knn.nearest(unit_vectors(30), unit_vectors(3), 2)

@@ -2,14 +2,10 @@ import numpy as np
 import pytest
 import torch
 
-from curation.neighbours import knn, tiles
+from curation.neighbours import faiss_knn, knn, tiles
+from tests.curation.neighbours.clones import same_matches, unit_vectors
 
-
-def _vectors(n, d=32, seed=0, clones=0, dtype=np.float32):
-    rng = np.random.default_rng(seed)
-    vectors = rng.standard_normal((n, d))
-    vectors[rng.integers(0, n, clones)] = vectors[0]  # more equal vectors than neighbours are asked for
-    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(dtype)
+BOTH = pytest.mark.parametrize("nearest", [knn.nearest, faiss_knn.nearest], ids=["ours", "faiss"])
 
 
 def _brute_force(base, queries, k):
@@ -17,10 +13,6 @@ def _brute_force(base, queries, k):
     similarities = (queries.astype(np.float64)[:, None] * base.astype(np.float64)[None]).sum(2).astype(np.float32)
     order = np.lexsort((np.broadcast_to(np.arange(len(base)), similarities.shape), -similarities), axis=1)[:, :k]
     return order, np.take_along_axis(similarities, order, 1)
-
-
-def _equal(one, other):
-    return all(getattr(one, n).tobytes() == getattr(other, n).tobytes() for n in ("query", "row", "similarity"))
 
 
 @pytest.mark.parametrize("k", [1, 5, 300, 1000])
@@ -31,7 +23,7 @@ def test_nearest_equals_brute_force_in_tiles_of_any_size(monkeypatch, k, tile, p
     monkeypatch.setattr(knn, "BLOCK_ROWS", min(tile, 1024))
     monkeypatch.setattr(knn, "_QUERIES", 29)
     monkeypatch.setattr(tiles, "product_dtype", lambda _: precision)
-    base, queries = _vectors(300), _vectors(40, seed=1)
+    base, queries = unit_vectors(300), unit_vectors(40, seed=1)
     found = knn.nearest(base, queries, k)
     expected_rows, expected = _brute_force(base, queries, k)
     assert found.query.tolist() == np.repeat(np.arange(40), min(k, 300)).tolist()
@@ -42,7 +34,7 @@ def test_nearest_equals_brute_force_in_tiles_of_any_size(monkeypatch, k, tile, p
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
 def test_bits_do_not_depend_on_how_queries_or_rows_are_batched(monkeypatch, dtype):
-    base = _vectors(2000, clones=200, dtype=dtype)
+    base = unit_vectors(2000, clones=200, dtype=dtype)
     whole = knn.nearest(base, base[:500], 10)
     monkeypatch.setattr(knn, "_TILE_ROWS", 333)
     for size in (1, 64, 499):
@@ -50,38 +42,40 @@ def test_bits_do_not_depend_on_how_queries_or_rows_are_batched(monkeypatch, dtyp
         for start in range(0, 500, size):
             part = knn.nearest(base, base[start : min(start + size, 500)], 10)
             parts.append(knn.Matches(part.query + start, part.row, part.similarity))
-        assert _equal(knn.best(parts, 10), whole)
+        assert same_matches(knn.best(parts, 10), whole)
 
 
 def test_clones_beyond_k_name_their_lowest_rows():
-    base = _vectors(500, clones=300)
+    base = unit_vectors(500, clones=300)
     clones = np.flatnonzero((base == base[0]).all(1))
     found = knn.nearest(base, base[clones], 20)
     assert (found.row.reshape(-1, 20) == clones[:20]).all()
 
 
 def test_the_dead_are_not_found():
-    base, alive = _vectors(300), np.random.default_rng(0).random(300) < 0.5
+    base, alive = unit_vectors(300), np.random.default_rng(0).random(300) < 0.5
     found = knn.nearest(base, base[:50], 7, alive)
     living = np.flatnonzero(alive)
     expected = knn.nearest(base[alive], base[:50], 7)
-    assert _equal(found, knn.Matches(expected.query, living[expected.row], expected.similarity))
+    assert same_matches(found, knn.Matches(expected.query, living[expected.row], expected.similarity))
     assert len(knn.nearest(base, base[:50], 7, np.zeros(300, bool))) == 0
 
 
-def test_empty():
-    base = _vectors(10)
-    assert len(knn.nearest(base, base[:0], 3)) == 0
-    assert len(knn.nearest(base[:0], base, 3)) == 0
+@BOTH
+def test_empty(nearest):
+    base = unit_vectors(10)
+    assert len(nearest(base, base[:0], 3)) == 0
+    assert len(nearest(base[:0], base, 3)) == 0
 
 
-def test_refuses_what_cannot_be():
-    base = _vectors(300)
+@BOTH
+def test_refuses_what_cannot_be(nearest):
+    base = unit_vectors(300)
     with pytest.raises(ValueError, match="k 0"):
-        knn.nearest(base, base, 0)
+        nearest(base, base, 0)
     bad = base.copy()
     bad[[17, 20]] = np.nan
     with pytest.raises(ValueError, match="row 17 of the base is not finite"):
-        knn.nearest(bad, base, 3)
+        nearest(bad, base, 3)
     with pytest.raises(ValueError, match="row 17 of the queries"):
-        knn.nearest(base, bad, 3)
+        nearest(base, bad, 3)
