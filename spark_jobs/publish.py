@@ -17,6 +17,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_schema
 
 from curation import schema
+from curation.read_ahead import ReadAhead
 from curation.release.blurring import Lookout, LookoutSpec, lookout
 from curation.release.making import make_shard, take_over
 from curation.release.manifest import INDEX_SCHEMA, Shard, write_release_files
@@ -175,9 +176,12 @@ def _write_group(
     left_out: list[dict[str, Any]] = []
 
     def samples() -> Iterator[Sample]:
-        with Store(store_uri).shard_reader() as read:
+        store = Store(store_uri)
+        with store.shard_reader() as read:
+            places = [(row["shard"], row["offset_bytes"], row["size_bytes"]) for row in rows]
+            ahead = ReadAhead(store, read, places)
             for row in rows:
-                released, found = sample(row, read, judge)
+                released, found = sample(row, ahead, judge)
                 if released is None:
                     left_out.append(found)
                 else:

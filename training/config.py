@@ -27,6 +27,9 @@ class Architecture(Section):
     num_register_tokens: Count = 0
     ffn: Literal["mlp", "swiglu"] = "mlp"
     layer_scale: Annotated[float, Field(gt=0)] = 1e-5  # initial gamma
+    # standard deviation of the first weights of linear layers; fan_in: 1 / sqrt(inputs), for networks so narrow that
+    # 0.02 leaves next to nothing of what goes through a block
+    init_std: Annotated[float, Field(gt=0)] | Literal["fan_in"] = 0.02
     drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.0  # share of a batch that skips a residual branch
 
     @model_validator(mode="after")
@@ -250,6 +253,7 @@ class Probe(Section):
     train: str
     test: str
     k: Positive = 20
+    size: Positive | None = None  # side in px to which pictures are brought; None: that of the global crops
 
 
 class Runtime(Section):

@@ -22,7 +22,7 @@ def sample(
     Args:
         row: image_id, shard, offset_bytes, size_bytes, format, width, height; boxes ([x, y, width, height] each, or
             null); urls, pages, paths, rights; collection, source, cluster.
-        read: as ``Store.shard_reader`` gives it.
+        read: as ``Store.shard_reader`` gives it, or ahead.
         judge: the detectors that look at a blurred picture again.
 
     Returns:

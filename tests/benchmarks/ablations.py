@@ -32,7 +32,7 @@ SWITCHED_OFF = {
     "whole recipe": (),
     "without KoLeo": ("recipe.losses.koleo_weight=0",),
     "without iBOT": ("recipe.losses.ibot_weight=0", "recipe.heads.ibot=null"),
-    "softmax, not Sinkhorn": ("recipe.losses.centering=softmax",),
+    "softmax, not Sinkhorn": ("recipe.losses.centering=softmax", "recipe.losses.queue=0"),
     "tied heads": ("recipe.heads.ibot=null",),
 }
 Curve = list[tuple[int, float]]

@@ -2,7 +2,7 @@
 
 Ours reads every image from the store's tar by range, checks that its bytes are those of its id, and writes tars with
 the SHA-256 of each member and of each shard: what a task of publish does. It runs in as many processes as there are
-cores, as Spark would. The peers copy the same tars, which lie in the page cache for all:
+cores, as Spark would. The peers copy the same tars, which lie in the page cache for all, or with ``--cold`` for none:
 
 - ``cp``: one ``cp`` of all tars, one process, no digest;
 - ``cp_tasks``: a ``cp`` a core;
@@ -28,6 +28,7 @@ import numpy as np
 from conf import entry_point
 from curation.fetch.tars import TarWriter
 from curation.images.ids import image_id
+from curation.read_ahead import ReadAhead
 from curation.release.blurring import Lookout, LookoutSpec
 from curation.release.making import make_shard
 from curation.release.samples import sample
@@ -48,14 +49,16 @@ def main() -> int:
     parser.add_argument("--shard-megabytes", type=int, default=50, help="of a shard")
     parser.add_argument("--tasks", type=int, default=harness.hardware()["cores"], help="processes that write")
     parser.add_argument("--sync", action="store_true", help="wait for the disk, ours and the peers alike")
+    parser.add_argument("--cold", action="store_true", help="drop the store's tars from the page cache before each")
     parser.add_argument("--folder", help="where it is written; the system's temporary folder by default")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="openlvd-writing-", dir=options.folder) as root:
         groups = make_store(Path(root), options.megabytes, options.image_bytes, options.shard_megabytes)
-        timing = measure_writing(Path(root), groups, options.tasks, options.rounds, options.sync)
+        timing = measure_writing(Path(root), groups, options.tasks, options.rounds, options.sync, options.cold)
         size = sum(path.stat().st_size for path in Path(root, "ours").glob("*.tar"))
         copied = sum(path.stat().st_size for path in Path(root, "store", "shards", "made").glob("*.tar"))
-    keys: dict[str, Any] = {"mb_per_s": size / 1e6 / timing.median_s(), "sync": options.sync, "tasks": options.tasks}
+    keys: dict[str, Any] = {"mb_per_s": size / 1e6 / timing.median_s()}
+    keys |= {"sync": options.sync, "cold": options.cold, "tasks": options.tasks}
     for peer in _PEERS:  # of speeds, so bytes that are ours alone count
         ratios = {key: value * size / copied for key, value in timing.speedup(peer).items()}
         keys |= {key.replace("speedup_", "speed_ratio_"): value for key, value in ratios.items()}
@@ -65,7 +68,7 @@ def main() -> int:
 
 def make_store(root: Path, megabytes: int, image_bytes: int, shard_megabytes: int) -> list[list[dict[str, Any]]]:
     """A store's tars of random bytes, and the rows of each shard to be, in an order that is not the tars'."""
-    rng, rows = np.random.default_rng(0), []
+    rng, rows = np.random.default_rng(0), list[dict[str, Any]]()
     folder = root / "store" / "shards" / "made"
     folder.mkdir(parents=True)
     for number in range(-(-megabytes // shard_megabytes)):
@@ -90,8 +93,10 @@ def _row(name: str, shard: str, offset: int, size: int) -> dict[str, Any]:
 
 def write_group(store: str, release: str, name: str, rows: list[dict[str, Any]], sync: bool) -> str:
     """One task of publish: read, check, write, hash. Returns the shard's SHA-256."""
-    with Store(store).shard_reader() as read:
-        made = make_shard(release, name, (released(row, read) for row in rows))
+    of = Store(store)
+    with of.shard_reader() as read:
+        ahead = ReadAhead(of, read, [(row["shard"], row["offset_bytes"], row["size_bytes"]) for row in rows])
+        made = make_shard(release, name, (released(row, ahead) for row in rows))
     if sync:
         with Path(release, name).open("rb") as file:
             os.fdatasync(file.fileno())
@@ -106,7 +111,7 @@ def released(row: dict[str, Any], read: Callable[[str, int, int], bytes]) -> Any
 
 
 def measure_writing(
-    root: Path, groups: list[list[dict[str, Any]]], tasks: int, rounds: int, sync: bool
+    root: Path, groups: list[list[dict[str, Any]]], tasks: int, rounds: int, sync: bool, cold: bool
 ) -> harness.Timing:
     """Ours and the peers; what ours wrote is checked once against its own digests."""
     tars = sorted(str(path) for path in (root / "store" / "shards" / "made").glob("*.tar"))
@@ -133,6 +138,8 @@ def measure_writing(
         (root / name).mkdir()
         if sync:
             os.sync()  # the removal too, and what others wrote
+        for tar in tars if cold else ():
+            forget(tar)
 
     dealt = [tars[start::tasks] for start in range(tasks) if tars[start::tasks]]
     contenders = {
@@ -146,6 +153,13 @@ def measure_writing(
     for name, digest in zip(names, timing.results["ours"], strict=True):
         assert hashlib.sha256((root / "ours" / name).read_bytes()).hexdigest() == digest, f"{name} is another"
     return timing
+
+
+def forget(path: str) -> None:
+    """Drop a file from the page cache, so that the next reader waits for the disk."""
+    with Path(path).open("rb") as file:
+        os.fsync(file.fileno())  # what is not on the disk yet cannot be dropped
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def _script(tars: list[str], target: str, hashed: bool, sync: bool) -> str:

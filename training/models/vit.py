@@ -128,7 +128,8 @@ class VisionTransformer(nn.Module):
             nn.init.normal_(self.register_tokens, std=1e-6)
         for module in self.modules():
             if isinstance(module, nn.Linear):
-                nn.init.trunc_normal_(module.weight, std=0.02)
+                std = self.architecture.init_std
+                nn.init.trunc_normal_(module.weight, std=module.in_features**-0.5 if std == "fan_in" else std)
                 nn.init.zeros_(module.bias)
 
 

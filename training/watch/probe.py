@@ -19,23 +19,29 @@ TEMPERATURE = 0.07
 
 
 class KNNProbe:
-    """The protocol of ``evaluation`` at the size of the global crops; every process embeds its share of the pictures.
+    """The protocol of ``evaluation`` at the size of the global crops or another; every process embeds its share.
 
     Args:
-        settings: folders, and k.
-        recipe: pictures are brought to the size of its global crops, and to its channels.
+        settings: folders, k, and the size of the pictures.
+        recipe: whose global crops' size is meant where no other is given; pictures are brought to its channels.
         batch_size: images that a process embeds at a time.
         workers: threads that decode.
         processes: all of them ask for :meth:`top1` at the same steps.
 
     Raises:
-        ValueError: a folder without images, a test class without train images, or k above the number of those.
+        ValueError: a folder without images, a test class without train images, k above the number of those, or a
+            size that patches do not fill.
     """
 
     def __init__(
         self, settings: config.Probe, recipe: config.Recipe, batch_size: int, workers: int, processes: Processes
     ) -> None:
-        self._size, self._batch_size, self._workers = recipe.crops.global_size, batch_size, workers
+        self._size, self._batch_size, self._workers = settings.size or recipe.crops.global_size, batch_size, workers
+        if self._size % recipe.model.patch_size:
+            raise ValueError(
+                f"runtime.probe.size = {self._size} is no multiple of the patches of {recipe.model.patch_size} px; "
+                f"use {max(round(self._size / recipe.model.patch_size), 1) * recipe.model.patch_size}"
+            )
         self._channels, self._pixels, self._processes = recipe.model.in_channels, recipe.pixels, processes
         self.every_steps, self._k = settings.every_steps, settings.k
         self._train, train_classes = labelled(settings.train, "runtime.probe.train")

@@ -117,3 +117,15 @@ def test_building_is_a_function_of_the_seed_alone():
     assert torch.equal(torch.get_rng_state(), before)
     assert torch.equal(one.pos_embed, two.pos_embed)
     assert not torch.equal(one.pos_embed, other.pos_embed)
+
+
+@pytest.mark.parametrize("ffn", ["mlp", "swiglu"])
+@pytest.mark.parametrize(("init_std", "expected"), [(0.02, lambda _: 0.02), ("fan_in", lambda inputs: inputs**-0.5)])
+def test_linear_layers_begin_as_large_as_is_asked_for(init_std, expected, ffn):
+    torch.manual_seed(0)
+    model = VisionTransformer(Architecture(arch="vit_nano", ffn=ffn, init_std=init_std))
+    layers = [module for module in model.blocks.modules() if isinstance(module, torch.nn.Linear)]
+    assert {layer.in_features for layer in layers} > {192}
+    for layer in layers:
+        assert layer.weight.std().item() == pytest.approx(expected(layer.in_features), rel=0.02)
+        assert not layer.bias.any()

@@ -195,6 +195,8 @@ def test_a_probe_that_cannot_be_made_is_refused_before_the_first_step(release, l
         refused(k=22)
     with pytest.raises(ValueError, match=r"the class 'deep' is not in runtime\.probe\.train"):
         refused(test=str(labelled / "test/blue"))
+    with pytest.raises(ValueError, match=r"runtime\.probe\.size = 37 is no multiple of the patches of 8 px; use 40"):
+        refused(size=37)
     assert not (tmp_path / "run/metrics.jsonl").exists() or not (tmp_path / "run/metrics.jsonl").read_text()
 
 
@@ -206,6 +208,18 @@ def test_the_probe_answers_at_once_whatever_the_batch(release, labelled, tmp_pat
         for size, workers in ((1, 0), (8, 2), (64, 1))
     ]
     assert answers == [1.0, 1.0, 1.0]  # colours, through a random network
+
+
+def test_the_probe_brings_pictures_to_the_size_that_is_asked_for(release, labelled, tmp_path, monkeypatch):
+    made = settings(release, tmp_path, {"model": WHOLE}, everything(labelled))
+    trainer, sides = Trainer(made.recipe), set()
+    encode = trainer.model.teacher_features
+    monkeypatch.setattr(trainer.model, "teacher_features", lambda images: sides.add(images.shape[1]) or encode(images))
+    for size, side in ((None, made.recipe.crops.global_size), (48, 48)):
+        sides.clear()
+        probe = made.runtime.probe.model_copy(update={"size": size})
+        KNNProbe(probe, made.recipe, 8, 1, trainer.processes).top1(trainer.model)
+        assert sides == {side}
 
 
 def test_wandb_that_is_absent_is_one_sentence(release, tmp_path, monkeypatch):
