@@ -19,6 +19,7 @@ from curation.selection import concepts
 from curation.selection.balance import balanced_sample
 from curation.selection.policy import Limits, Selected, Taken, select
 from curation.selection.retrieval import cluster_based, drawn_from, everything
+from curation.wide import wide
 from spark_jobs.ledger import ledger_rows
 from spark_jobs.own_images import JUDGED, judge_own_images
 from spark_jobs.pool_search import search_pool
@@ -33,10 +34,10 @@ def run(context: Context) -> Outcome:
     judged, seen = judge_own_images(context, kept)
     own = judged.toArrow().sort_by("image_id")
     clusters = store.table("clusters", columns=["collection", "image_id", "cluster", "similarity"])
-    in_pool = clusters.filter(pc.equal(clusters["collection"], POOL)).sort_by("image_id")
-    to_choose_from = pa.concat_tables([in_pool.select(["image_id", "cluster"]), _admitted(own, clusters)])
+    in_pool = wide(_of(clusters, POOL)).sort_by("image_id")
+    to_choose_from = pa.concat_tables([in_pool.select(["image_id", "cluster"]), wide(_admitted(own, clusters))])
 
-    log = _log(context, kept, clusters, in_pool, to_choose_from["image_id"].combine_chunks())
+    log = _log(context, kept, clusters, in_pool, to_choose_from["image_id"])
     store.write(schema.RETRIEVALS, log, context.run)
     limits = {name: Limits(*recipe.limits(name)) for name in recipe.sets}
     chosen = select(log, to_choose_from, limits, recipe.seed, recipe.policy)
@@ -75,12 +76,11 @@ def _of(rows: pa.Table, collection: str) -> pa.Table:
 
 def _admitted(own: pa.Table, clusters: pa.Table) -> pa.Table:
     """(image_id, cluster) of the images outside of the pool that may be released; without a vector, no cluster."""
-    ids = own.filter(pc.is_null(own["reason"]))["image_id"].combine_chunks()
-    rows = clusters.take(pc.index_in(ids, clusters["image_id"].combine_chunks()))
-    return pa.table({"image_id": ids, "cluster": rows["cluster"]})
+    ids = own.filter(pc.is_null(own["reason"]))["image_id"]
+    return pa.table({"image_id": ids, "cluster": clusters["cluster"].take(pc.index_in(ids, clusters["image_id"]))})
 
 
-def _log(context: Context, kept: DataFrame, clusters: pa.Table, in_pool: pa.Table, there: pa.Array) -> pa.Table:
+def _log(context: Context, kept: DataFrame, clusters: pa.Table, in_pool: pa.Table, there: pa.ChunkedArray) -> pa.Table:
     """Every candidate of every set, among the pool and the images ``there``."""
     recipe = context.config.recipe.retrieve
     logs = [schema.RETRIEVALS.schema.empty_table()]
@@ -88,7 +88,7 @@ def _log(context: Context, kept: DataFrame, clusters: pa.Table, in_pool: pa.Tabl
         centroids = context.store.table("centroids")
         logs.append(balanced_sample(centroids, in_pool, recipe.balance.target, recipe.seed))
     elif not recipe.sets:
-        logs.append(everything(POOL, in_pool["image_id"].to_pylist()))
+        logs.append(everything(POOL, in_pool["image_id"]))
     members = context.store.table("collections", columns=["collection", "image_id"])
     wanted: dict[str, int] = {}
     for name, queries in recipe.sets.items():
@@ -101,16 +101,15 @@ def _log(context: Context, kept: DataFrame, clusters: pa.Table, in_pool: pa.Tabl
         if queries.method == "sample":
             wanted[collection] = max(recipe.candidates(name), wanted.get(collection, 0))
     found = search_pool(context, kept, wanted) if wanted and len(in_pool) else {}
-    ids = in_pool["image_id"].to_pylist()
     for name, queries in recipe.sets.items():
         collection = recipe.collection(name)
         if queries.method == "cluster":
             mine = _of(clusters, collection)["cluster"].to_numpy()
             places = in_pool["cluster"].to_numpy(), in_pool["similarity"].to_numpy()
-            logs.append(cluster_based(name, mine, ids, *places, queries.min_queries, recipe.seed))
+            logs.append(cluster_based(name, mine, in_pool["image_id"], *places, queries.min_queries, recipe.seed))
         elif queries.method == "as_is":
             mine = pc.unique(_of(members, collection)["image_id"])
-            logs.append(everything(name, mine.filter(pc.is_in(mine, there)).to_pylist(), "as_is"))
+            logs.append(everything(name, mine.filter(pc.is_in(mine.cast(there.type), there)), "as_is"))
         elif collection in found:
             near = found[collection].filter(pc.less_equal(found[collection]["rank"], recipe.candidates(name)))
             logs.append(near.set_column(0, near.schema.field(0), pa.array([name] * len(near), pa.string())))

@@ -11,7 +11,8 @@ import numpy as np
 import pyarrow as pa
 
 from curation.schema import POOL, RETRIEVALS
-from curation.selection.hash_order import hash_order
+from curation.selection.hash_order import Ids, hash_order, ranked
+from curation.wide import narrow, wide
 
 
 def allocate(sizes: np.ndarray, target: int, priority: np.ndarray) -> np.ndarray:
@@ -71,13 +72,11 @@ def budgets(num_images: np.ndarray, parents: Sequence[np.ndarray], target: int, 
     return budget
 
 
-def first_of_each(
-    image_ids: np.ndarray, clusters: np.ndarray, budget: np.ndarray, seed: int
-) -> tuple[np.ndarray, np.ndarray]:
+def first_of_each(image_ids: Ids, clusters: np.ndarray, budget: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """The images that clusters give: as many as their budgets, the first in the hash order of their ids.
 
     Args:
-        image_ids: [n] distinct strings.
+        image_ids: [n] distinct.
         clusters: [n] of every image.
         budget: [k] images of each cluster.
         seed: of the hash order.
@@ -85,10 +84,8 @@ def first_of_each(
     Returns:
         rows and their ranks from 1, by cluster and rank.
     """
-    order = np.lexsort((image_ids.astype(str), hash_order(image_ids, seed, "balance"), clusters))
-    ordered = clusters[order]
-    rank = np.arange(len(order)) - np.searchsorted(ordered, ordered) + 1
-    is_taken = rank <= budget[ordered]
+    order, rank = ranked(image_ids, clusters, seed, "balance")
+    is_taken = rank <= budget[clusters[order]]
     return order[is_taken], rank[is_taken]
 
 
@@ -109,18 +106,17 @@ def balanced_sample(centroids: pa.Table, pool: pa.Table, target: int, seed: int)
     levels = tree["level"].to_numpy()
     top = levels.max(initial=0)
     parents = [tree["parent"].filter(pa.array(levels == level)).to_numpy() for level in range(top)]
-    ids, clusters = pool["image_id"].to_numpy(), pool["cluster"].to_numpy()
+    pool, clusters = wide(pool.select(["image_id", "similarity"])), pool["cluster"].to_numpy()
     budget = budgets(np.bincount(clusters, minlength=int((levels == 0).sum())), parents, target, seed)
-    rows, rank = first_of_each(ids, clusters, budget, seed)
-    taken = pool.select(["image_id", "similarity"]).take(rows)
-    return (
-        taken.append_column("collection", pa.array([POOL] * len(taken), pa.string()))
-        .append_column("query_id", pa.nulls(len(taken), pa.string()))
+    rows, rank = first_of_each(pool["image_id"], clusters, budget, seed)
+    taken, text = pool.take(pa.array(rows)), pa.large_string()
+    taken = (
+        taken.append_column("collection", pa.repeat(pa.scalar(POOL, text), len(taken)))
+        .append_column("query_id", pa.nulls(len(taken), text))
         .append_column("rank", pa.array(rank))
-        .append_column("source", pa.array(["balanced"] * len(taken), pa.string()))
-        .select(RETRIEVALS.schema.names)
-        .cast(RETRIEVALS.schema)
+        .append_column("source", pa.repeat(pa.scalar("balanced", text), len(taken)))
     )
+    return narrow(taken.select(RETRIEVALS.schema.names), RETRIEVALS.schema)
 
 
 def _priority(level: int, num: int, seed: int) -> np.ndarray:

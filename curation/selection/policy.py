@@ -18,11 +18,13 @@ import pyarrow.compute as pc
 from curation.neighbours.compiled import compiled
 from curation.schema import SELECTION, Reason
 from curation.selection.hash_order import hash_order
+from curation.wide import narrow, wide
 
 Policy = Literal["paper", "unique"]
 # an image that came by several ways counts for the first
 _SOURCE_ORDER = ("all", "as_is", "sample", "cluster", "balanced")
 _NO_LIMIT = np.iinfo(np.int64).max
+_DROPPED = pa.schema({"image_id": pa.string(), "reason": pa.string()})
 
 
 @dataclass(frozen=True)
@@ -81,8 +83,8 @@ def select(
     Raises:
         ValueError: a candidate is not in the pool, a source is unknown, or a pool image is listed twice.
     """
+    log, pool = wide(log), _by_id(wide(pool.select(["image_id", "cluster"])))
     _check(log, pool)
-    pool = pool.select(["image_id", "cluster"]).sort_by("image_id").combine_chunks()
     names = sorted(pc.unique(log["collection"]).to_pylist())
     image = pc.index_in(log["image_id"], pool["image_id"]).to_numpy()
     collection = pc.index_in(log["collection"], pa.array(names, pa.string())).to_numpy()
@@ -95,13 +97,13 @@ def select(
     taken = order[_taken(image[order], owner[order], collection[order], *shares)]
 
     images, first = np.unique(image[taken], return_index=True)
-    best = log.take(taken[first])
-    cluster = pool["cluster"].take(images)
-    selection = best.append_column("cluster", cluster).select(SELECTION.schema.names).cast(SELECTION.schema)
-    left = np.setdiff1d(np.arange(len(pool)), images)
-    came_up = pa.array(np.isin(left, image), pa.bool_())
-    reason = pc.if_else(came_up, str(Reason.OVER_CAP), str(Reason.NOT_RETRIEVED))
-    dropped = pool.select(["image_id"]).take(left).append_column("reason", reason)
+    best = log.take(pa.array(taken[first])).append_column("cluster", pool["cluster"].take(pa.array(images)))
+    selection = narrow(best.select(SELECTION.schema.names), SELECTION.schema)
+    came_up, is_left = np.zeros(len(pool), np.bool_), np.ones(len(pool), np.bool_)
+    came_up[image], is_left[images] = True, False
+    reason = pc.if_else(pa.array(came_up[is_left]), str(Reason.OVER_CAP), str(Reason.NOT_RETRIEVED))
+    left = pool.select(["image_id"]).filter(pa.array(is_left))
+    dropped = narrow(left.append_column("reason", reason.cast(pa.large_string())), _DROPPED)
     return Selected(selection, dropped, _counted(names, collection, image, taken, taken[first]))
 
 
@@ -112,7 +114,7 @@ def _order(log: pa.Table, image: np.ndarray, collection: np.ndarray, seed: int) 
     for number in np.unique(collection[by_cluster]):
         rows = np.flatnonzero(by_cluster & (collection == number))
         mine = log.take(rows)
-        place[rows] = hash_order(mine["image_id"].to_pylist(), seed, mine["collection"][0].as_py())
+        place[rows] = hash_order(mine["image_id"], seed, mine["collection"][0].as_py())
     similarity = pc.fill_null(log["similarity"], 0.0).to_numpy()
     phase = pc.index_in(log["source"], pa.array(_SOURCE_ORDER)).to_numpy()
     query = _codes(log["query_id"])
@@ -170,8 +172,16 @@ def _counted(
     return {name: Taken(*numbers) for name, *numbers in zip(names, *counts, strict=True)}
 
 
+def _by_id(pool: pa.Table) -> pa.Table:
+    """Sorted by image id; a large one that is already, is not copied."""
+    ids = pool["image_id"]
+    ascends = pc.all(pc.less_equal(ids[:-1], ids[1:])).as_py()
+    return (pool if ascends else pool.sort_by("image_id")).combine_chunks()
+
+
 def _check(log: pa.Table, pool: pa.Table) -> None:
-    if len(pc.unique(pool["image_id"])) != len(pool):
+    ids = pool["image_id"]
+    if pc.any(pc.equal(ids[:-1], ids[1:])).as_py():  # they ascend
         raise ValueError("an image is listed twice in the pool; every image belongs to one cluster")
     unknown = set(pc.unique(log["source"]).to_pylist()) - set(_SOURCE_ORDER)
     if unknown:

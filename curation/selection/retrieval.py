@@ -4,13 +4,12 @@ Selection is a separate function over this log (``curation.selection.policy``), 
 without a new search.
 """
 
-from collections.abc import Sequence
-
 import numpy as np
 import pyarrow as pa
 
 from curation.schema import RETRIEVALS
-from curation.selection.hash_order import hash_order
+from curation.selection.hash_order import Ids, as_arrow, ranked
+from curation.wide import narrow
 
 
 def sample_based(
@@ -43,7 +42,7 @@ def sample_based(
 def cluster_based(
     collection: str,
     query_clusters: np.ndarray,
-    image_ids: Sequence[str],
+    image_ids: Ids,
     image_clusters: np.ndarray,
     similarities: np.ndarray,
     min_queries: int,
@@ -65,14 +64,10 @@ def cluster_based(
         the hash order of the cluster, so that a take of n per cluster is ``rank <= n``.
     """
     image_clusters = np.asarray(image_clusters)
-    member = np.flatnonzero(np.isin(image_clusters, drawn_from(query_clusters, min_queries)))
-    ids = np.asarray(image_ids, object)[member]
-    cluster = image_clusters[member]
-    order = np.lexsort((ids.astype(str), hash_order(ids, seed, collection), cluster))
-    member, ids, cluster = member[order], ids[order], cluster[order]
-    starts = np.searchsorted(cluster, cluster)  # the first row of the same cluster
-    rank = np.arange(len(cluster)) - starts + 1
-    return _log(collection, np.full(len(ids), None), ids, rank, np.asarray(similarities)[member], "cluster")
+    member = np.isin(image_clusters, drawn_from(query_clusters, min_queries))
+    ids = as_arrow(image_ids).filter(pa.array(member)).cast(pa.large_string())
+    order, rank = ranked(ids, image_clusters[member], seed, collection)
+    return _log(collection, ids.take(pa.array(order)), rank, np.asarray(similarities)[member][order], "cluster")
 
 
 def drawn_from(query_clusters: np.ndarray, min_queries: int) -> np.ndarray:
@@ -81,23 +76,20 @@ def drawn_from(query_clusters: np.ndarray, min_queries: int) -> np.ndarray:
     return clusters[num_queries >= min_queries]
 
 
-def everything(collection: str, image_ids: Sequence[str], source: str = "all") -> pa.Table:
+def everything(collection: str, image_ids: Ids, source: str = "all") -> pa.Table:
     """All images as candidates of the first rank: of the pool, or of a set that is taken ``as_is``."""
-    none = np.full(len(image_ids), None)
-    return _log(collection, none, np.asarray(image_ids, object), np.ones(len(image_ids)), none, source)
+    ids = as_arrow(image_ids)
+    return _log(collection, ids, np.ones(len(ids)), None, source)
 
 
-def _log(
-    collection: str, query_ids: np.ndarray, image_ids: np.ndarray, rank: np.ndarray, similarity: np.ndarray, source: str
-) -> pa.Table:
-    return pa.Table.from_arrays(
-        [
-            pa.array([collection] * len(image_ids), pa.string()),
-            pa.array(query_ids, pa.string()),
-            pa.array(image_ids, pa.string()),
-            pa.array(rank.astype(np.int32)),
-            pa.array(similarity, pa.float32()),
-            pa.array([source] * len(image_ids), pa.string()),
-        ],
-        schema=RETRIEVALS.schema,
-    )
+def _log(collection: str, ids: pa.Array, rank: np.ndarray, similarity: np.ndarray | None, source: str) -> pa.Table:
+    num, text = len(ids), pa.large_string()
+    columns = {
+        "collection": pa.repeat(pa.scalar(collection, text), num),
+        "query_id": pa.nulls(num, text),
+        "image_id": ids,
+        "rank": pa.array(rank.astype(np.int32)),
+        "similarity": pa.nulls(num, pa.float32()) if similarity is None else pa.array(similarity, pa.float32()),
+        "source": pa.repeat(pa.scalar(source, text), num),
+    }
+    return narrow(pa.table(columns), RETRIEVALS.schema)
