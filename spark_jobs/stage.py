@@ -130,8 +130,8 @@ def _changes(old: Mapping[str, Any], new: Mapping[str, Any], section: str = "") 
             yield from _changes(before, after, f"{key}.")
         elif isinstance(before or after, dict) and (before is None or after is None):
             yield f"{key} {'came' if before is None else 'went'}"
-        elif before != after:
-            yield f"{key} {json.dumps(before)} -> {json.dumps(after)}"
+        elif before != after or (name in old) != (name in new):  # no value and none yet are two recipes
+            yield f"{key} {json.dumps(before) if name in old else 'absent'} -> {json.dumps(after)}"
 
 
 @dataclass(frozen=True)

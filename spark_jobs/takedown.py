@@ -5,12 +5,15 @@ written down first; then every step can be repeated, so after a kill the same co
 """
 
 import argparse
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from conf import entry_point, load
 from curation.links.urls import normalise, normalise_host
+from curation.release.placing import finish_exchange, is_release
+from curation.store import locate
 from curation.takedown.receipt import (
     read_receipt,
     render,
@@ -27,16 +30,20 @@ from spark_jobs.stage import lock_store
 from spark_jobs.tables import Tables
 
 
-def take_down(config: CurationConfig, asked: Asked, dry_run: bool = False) -> dict[str, Any]:
+def take_down(
+    config: CurationConfig, asked: Asked, dry_run: bool = False, without_release: bool = False
+) -> dict[str, Any]:
     """Do what was asked, or the rest of what was asked before, and return the receipt.
 
     Args:
         config: names the store, and the release made from it.
         asked: what is to go; empty: only finish what was begun.
         dry_run: find it and change nothing; the receipt says what would go.
+        without_release: the store's release is gone for good.
 
     Raises:
-        ValueError: nothing is named, the store is not local, or another process is writing it.
+        ValueError: nothing is named, the store is not local, another process is writing it, or the store has
+            published a release that is not where the configuration says.
     """
     store = Tables(config.store)
     if "://" in store.uri or not Path(store.uri, "tables").is_dir():
@@ -46,6 +53,8 @@ def take_down(config: CurationConfig, asked: Asked, dry_run: bool = False) -> di
         if begun is not None and not dry_run:
             receipt = complete(store, begun)
             write_receipt(store, receipt)
+        if not without_release:
+            _find_release(store, config.release)
         found = resolve(store, asked, config.recipe.dedup.threshold)
         now = datetime.now(UTC).isoformat(timespec="seconds")
         if dry_run:
@@ -59,13 +68,29 @@ def take_down(config: CurationConfig, asked: Asked, dry_run: bool = False) -> di
             if (receipt_of := read_receipt(store, request)) is None:
                 break
             earlier.append(receipt_of)
-        if earlier and all(stone in known.requests for stone, _ in stones_of(known, asked, found.images, found.urls)):
+        # what is in no table any more may still be in a release that was elsewhere then
+        gone = {image for receipt in earlier for image in receipt["images"]}
+        plan = planned(
+            store, config.release, request, now, asked, replace(found, images=tuple(sorted({*found.images, *gone})))
+        )
+        is_known = all(stone in known.requests for stone, _ in stones_of(known, asked, found.images, found.urls))
+        if earlier and is_known and not (plan.release and plan.release["shards"]):
             return earlier[-1]
-        plan = planned(store, config.release, request, now, asked, found)
         write_plan(store, plan)
         receipt = complete(store, plan)
         write_receipt(store, receipt)
         return receipt
+
+
+def _find_release(store: Tables, release: str) -> None:
+    published = store.last_runs().get("publish")
+    filesystem, folder = locate(release)
+    finish_exchange(filesystem, folder)
+    if published is not None and not is_release(filesystem, folder):
+        raise ValueError(
+            f"release = {release}: no release is there, but {store.uri} has published one; give the release= that it "
+            "was made with, or --without-release where it is gone for good"
+        )
 
 
 def main() -> int:
@@ -84,10 +109,11 @@ def main() -> int:
     parser.add_argument("--near", action="append", default=[], metavar="ID", help="an image and its near-duplicates")
     parser.add_argument("--threshold", type=float, help="similarity that --near goes by (the recipe's)")
     parser.add_argument("--reason", metavar="TEXT", help="for the receipt")
+    parser.add_argument("--without-release", action="store_true", help="the store's release is gone for good")
     parser.add_argument("--dry-run", action="store_true", help="say what would go, and change nothing")
     arguments = parser.parse_intermixed_args()
     config = load(CurationConfig, arguments.recipe, arguments.overrides)
-    print(render(take_down(config, _asked(arguments), arguments.dry_run)))
+    print(render(take_down(config, _asked(arguments), arguments.dry_run, arguments.without_release)))
     return 0
 
 

@@ -179,6 +179,24 @@ def test_the_list_names_nobody(made):
     assert "b.test" not in str(rows)
 
 
+def test_a_release_that_is_not_where_the_recipe_says_is_no_release_without_the_image(made):
+    elsewhere = made.config.model_copy(update={"release": str(made.root / "nowhere")})
+    asked, before = Asked(ids=(IDS[5],)), made.state()
+    for dry_run in (True, False):
+        with pytest.raises(ValueError, match=r"nowhere: no release is there, but .*store has published one; give the"):
+            take_down(elsewhere, asked, dry_run)
+    assert made.state() == before
+    assert take_down(elsewhere, asked, without_release=True)["release"] is None
+    assert IDS[5] not in table_ids(made)
+    assert IDS[5] in made.release.index["image_id"].to_pylist()
+
+    receipt = take_down(made.config, asked)  # with the right one the same request finds what was missed
+    assert [shard["images"] for shard in receipt["shards"]] == [1]
+    assert IDS[5] not in made.release.index["image_id"].to_pylist()
+    assert list(verify(made.release.uri)) == []
+    assert take_down(made.config, asked) == receipt
+
+
 def test_the_same_command_again_does_nothing(made):
     asked = REQUESTS["a domain"][0]
     first = take_down(made.config, asked)
