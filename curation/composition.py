@@ -109,7 +109,8 @@ def of_store(store: Store) -> list[Row]:
     """
     runs = store.runs()
     if "retrieve" not in runs or "sets" not in runs["retrieve"].metrics:
-        raise ValueError(f"{store.uri}: retrieve has not run there; run python -m spark_jobs.run with its recipe")
+        what = "an earlier version of retrieve has run" if "retrieve" in runs else "retrieve has not run"
+        raise ValueError(f"{store.uri}: {what} there; run python -m spark_jobs.run with its recipe")
     selection = store.table("selection", columns=["image_id", "collection"])
     if "publish" in runs:
         ledger = store.decisions("publish").filter(pc.field("decision") == KEEP)
