@@ -52,7 +52,7 @@ def main() -> int:
     )
     parser.add_argument("--source", type=Path, help="a folder of images or of WARC and HTML files, or a list of URLs")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="dotted keys of the curation's recipe")
-    parser.add_argument("--out", type=Path, help="folder for it all (default: runs/demo, or runs/<name of the source>-<hash>)")
+    parser.add_argument("--out", type=Path, help="folder for all of it (default: runs/demo or runs/<name>-<hash>)")
     arguments = parser.parse_intermixed_args()
     source: Path | None = arguments.source
     overrides = [*(_source_overrides(source) if source is not None else []), *arguments.overrides]
