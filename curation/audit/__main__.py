@@ -15,14 +15,34 @@ from curation.release.blurring import Lookout, LookoutSpec
 from curation.release.reader import ReleaseReader
 from curation.store import Store
 
+_CHECKS = """\
+checks of the release by itself:
+  manifest, index, merkle  digests, counts and rows are those that the manifest states
+  images         every image is there, has its digest, and no other is
+  funnel         what one stage kept is what the next one got
+with its store:
+  ledger         each run's decisions add up to its counts
+  lineage        each run is in the store as the manifest tells it, on the runs before it
+  decisions      every released image was kept by every stage, and dropped by none
+  provenance     every released image was met somewhere, and the store says where
+  rights         opt-outs and licences as they were seen; that none was seen is no permission
+  contamination  no released image is one of the evaluation sets', or too similar to one
+  takedown       no image that was taken down is released
+of people and unsafe content:
+  faces          none remains where a detector looked
+  nsfw           none scores above the recipe's limit
+
+"""
+
 
 def main() -> int:
     """Audit a release: 0 passed, 1 a policy failed, 3 not enough evidence; a tool error raises (2)."""
     parser = argparse.ArgumentParser(
         prog="python -m curation.audit",
-        description="Check a release; with its store, also where every image came from and why it was kept. "
+        description="Check a release; with its store, also where every image came from and why it was kept.\n"
         "Exit code 0: passed. 1: a policy failed. 2: the audit itself failed. 3: not enough evidence.",
-        epilog="example: python -m curation.audit runs/demo/release --store runs/demo/store --waive nsfw",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=_CHECKS + "example: python -m curation.audit runs/demo/release --store runs/demo/store --waive nsfw",
     )
     parser.add_argument("release", metavar="RELEASE", help="folder or URI that holds manifest.json")
     parser.add_argument("--store", help="the store that the release was made from")
