@@ -11,8 +11,9 @@ from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_schema
 
 from curation import schema
-from curation.safety.base import NSFW, UNSEEN, Detector, load_detector
+from curation.safety.base import NSFW, UNSEEN, Detector
 from curation.safety.findings import as_evidence, finding_rows, record
+from curation.safety.loading import load_detector
 from curation.schema import Reason, Table
 from curation.store import Store
 from spark_jobs.config import Screen

@@ -18,7 +18,8 @@ from pyspark.sql.pandas.types import from_arrow_schema
 
 from curation import schema
 from curation.descriptors import plan as plans
-from curation.descriptors.base import Embedder, EmbedderSpec, load_embedder
+from curation.descriptors.base import Embedder, EmbedderSpec
+from curation.descriptors.loading import load_embedder
 from curation.descriptors.plan import Plan, Unit
 from curation.descriptors.worker import Effort
 from curation.schema import Reason, Table

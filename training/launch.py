@@ -54,6 +54,7 @@ def main() -> int:
 def run(settings: TrainConfig) -> int:
     """Train as this process; returns the exit code."""
     from training.preemption import EXIT_CODE, StoppedError
+    from training.work import is_first, work
 
     try:
         return work(settings)
@@ -61,35 +62,6 @@ def run(settings: TrainConfig) -> int:
         if is_first():
             print(stopped, flush=True)
         return EXIT_CODE
-
-
-def work(settings: TrainConfig) -> int:
-    """Train as this process; returns 0, or the code that says that another process of the run has ended.
-
-    Raises:
-        StoppedError: a signal asked for it; all is saved.
-    """
-    import torch.distributed as dist
-
-    from training.spawn import LOST_ANOTHER
-    from training.train import train
-
-    try:
-        path = train(settings)
-    except RuntimeError as error:
-        words = str(error).lower()
-        if not dist.is_initialized() or not ("gloo" in words or "nccl" in words):
-            raise
-        print(f"another process of the run has ended: {str(error).splitlines()[0]}", file=sys.stderr)
-        return LOST_ANOTHER
-    if is_first():
-        print(f"finished: {path}")
-    return 0
-
-
-def is_first() -> bool:
-    """Whether this process speaks for the run."""
-    return os.environ.get("RANK", "0") == "0"
 
 
 if __name__ == "__main__":

@@ -7,8 +7,8 @@ from typing import Any
 import submitit
 
 from training.config import TrainConfig
-from training.launch import work
 from training.preemption import EXIT_CODE, StoppedError
+from training.work import work
 
 
 class Job:

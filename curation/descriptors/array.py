@@ -15,7 +15,7 @@ from fsspec.implementations.local import LocalFileSystem
 from tqdm import tqdm
 
 from conf import entry_point
-from curation.descriptors.base import load_embedder
+from curation.descriptors.loading import load_embedder
 from curation.descriptors.plan import Plan, Unit, embed_unit, is_done, pending, plans
 from curation.descriptors.worker import Effort
 from curation.store import Store, locate

@@ -14,8 +14,9 @@ from pydantic import model_validator
 from conf import Section
 from curation.images.decode import decode
 from curation.release.safety import DetectorRecord
-from curation.safety.base import Box, Detection, Detector, DetectorSpec, load_detector
+from curation.safety.base import Box, Detection, Detector, DetectorSpec
 from curation.safety.blur import StillFoundError, reencoded, until_none_found
+from curation.safety.loading import load_detector
 
 
 class Hidden(NamedTuple):

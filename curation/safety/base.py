@@ -1,7 +1,7 @@
 """What every detector offers, and how a configuration names one."""
 
 import hashlib
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection, Iterable
 from typing import Annotated, Any, Literal, NamedTuple, Protocol
 
 import numpy as np
@@ -121,54 +121,6 @@ _KEYS: dict[str, tuple[set[str], set[str]]] = {  # adapter -> the keys that it n
     "nudenet": (set(), {"threshold"}),
 }
 _LABELS = {"opencv_haar": (FACE,), "yunet": (FACE,), "nudenet": (FACE, NSFW)}
-
-
-def load_detector(spec: DetectorSpec) -> Detector:
-    """Make the detector that a specification names; imports its library only now.
-
-    Raises:
-        ValueError: its weights are missing, are not the ones that were named, or do not fit; or its extra is missing.
-    """
-    return _ADAPTERS[spec.adapter](spec)
-
-
-def _opencv_haar(spec: DetectorSpec) -> Detector:
-    from curation.safety.opencv_haar import OpencvHaar
-
-    return OpencvHaar(spec)
-
-
-def _yunet(spec: DetectorSpec) -> Detector:
-    from curation.safety.yunet import Yunet
-
-    return Yunet(spec)
-
-
-def _onnx_classifier(spec: DetectorSpec) -> Detector:
-    from curation.safety.onnx_classifier import OnnxClassifier
-
-    return OnnxClassifier(spec)
-
-
-def _clip_head(spec: DetectorSpec) -> Detector:
-    from curation.safety.clip_head import ClipHead
-
-    return ClipHead(spec)
-
-
-def _nudenet(spec: DetectorSpec) -> Detector:
-    from curation.safety.nudenet import Nudenet
-
-    return Nudenet(spec)
-
-
-_ADAPTERS: dict[str, Callable[[DetectorSpec], Detector]] = {
-    "opencv_haar": _opencv_haar,
-    "yunet": _yunet,
-    "onnx_classifier": _onnx_classifier,
-    "clip_head": _clip_head,
-    "nudenet": _nudenet,
-}
 
 
 def digest_of(spec: DetectorSpec, *parts: str) -> str:

@@ -8,7 +8,7 @@ import safetensors
 import safetensors.numpy
 from PIL import Image
 
-from curation.descriptors.base import load_embedder
+from curation.descriptors.loading import load_embedder
 from curation.safety.base import Detection, DetectorSpec, digest_of
 from curation.weights import read_weights
 

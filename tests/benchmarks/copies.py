@@ -21,8 +21,9 @@ import numpy as np
 import torch
 
 from conf import entry_point
-from curation.descriptors.base import Embedder, EmbedderSpec, load_embedder
+from curation.descriptors.base import Embedder, EmbedderSpec
 from curation.descriptors.copy_network import WEIGHTS, load_copy_network
+from curation.descriptors.loading import load_embedder
 from curation.descriptors.worker import Effort, embed_batch
 from curation.neighbours import normalise
 from tests.benchmarks import _copy_peers, harness

@@ -17,7 +17,8 @@ from fsspec.implementations.local import LocalFileSystem
 from scipy import stats
 
 from conf import entry_point
-from curation.descriptors.base import EmbedderSpec, load_embedder
+from curation.descriptors.base import EmbedderSpec
+from curation.descriptors.loading import load_embedder
 from curation.images.ids import image_id
 from curation.neighbours.duplicates import preference, resolve
 from curation.neighbours.join import join

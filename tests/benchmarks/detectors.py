@@ -18,8 +18,9 @@ from PIL import Image, ImageOps
 
 from conf import entry_point, load
 from curation.images.decode import decode
-from curation.safety.base import FACE, Box, Detector, DetectorSpec, boxes_of, load_detector
+from curation.safety.base import FACE, Box, Detector, DetectorSpec, boxes_of
 from curation.safety.blur import StillFoundError, reencoded, until_none_found
+from curation.safety.loading import load_detector
 from spark_jobs.config import CurationConfig
 from tests.benchmarks import harness
 from tests.conftest import SHARED_DATA

@@ -28,7 +28,8 @@ from torch.utils.data import DataLoader, Dataset
 from conf import entry_point
 from curation import schema
 from curation.descriptors import plan as plans
-from curation.descriptors.base import EmbedderSpec, load_embedder
+from curation.descriptors.base import EmbedderSpec
+from curation.descriptors.loading import load_embedder
 from curation.descriptors.plan import Plan, Unit
 from curation.descriptors.worker import Effort
 from curation.fetch.tars import TarWriter

@@ -19,7 +19,8 @@ from curation.images.decode import decode
 from curation.images.quality import QualityRules
 from curation.images.screening import screened_rows
 from curation.pocket_web import build
-from curation.safety.base import DetectorSpec, load_detector
+from curation.safety.base import DetectorSpec
+from curation.safety.loading import load_detector
 from tests.benchmarks import harness
 from tests.conftest import SHARED_DATA
 

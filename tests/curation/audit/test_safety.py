@@ -14,8 +14,9 @@ from curation.release import blurring
 from curation.release.blurring import Lookout, LookoutSpec
 from curation.release.reader import ReleaseReader
 from curation.release.safety import DetectorRecord, Nsfw, Safety
-from curation.safety.base import Detection, DetectorSpec, load_detector
+from curation.safety.base import Detection, DetectorSpec
 from curation.safety.findings import record
+from curation.safety.loading import load_detector
 from curation.store import Store
 from tests.curation.audit.history import IDS, RECIPE, SMALL, face, tables, write_release, write_store
 from tests.curation.release.build import FACES, PICTURES, REGIONS, SAFETY, identifier

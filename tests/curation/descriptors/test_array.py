@@ -11,7 +11,8 @@ from deltalake import DeltaTable
 
 from curation.descriptors import plan as plans
 from curation.descriptors.array import logs_of
-from curation.descriptors.base import EmbedderSpec, load_embedder
+from curation.descriptors.base import EmbedderSpec
+from curation.descriptors.loading import load_embedder
 from curation.descriptors.plan import embed_unit, pending
 from curation.store import Store
 from tests.curation.descriptors.working import SPEC, encoded, parts, planned, put_shard

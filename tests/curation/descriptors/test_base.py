@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from curation.descriptors.base import EmbedderSpec, load_embedder, unit
+from curation.descriptors.base import EmbedderSpec, unit
+from curation.descriptors.loading import load_embedder
 
 
 @pytest.mark.parametrize(
@@ -44,7 +45,7 @@ def test_classical_descriptors_say_what_they_are(adapter):
 
 def test_classical_descriptors_do_not_import_torch():
     code = (
-        "import sys; from curation.descriptors.base import *\n"
+        "import sys; from curation.descriptors.loading import *\n"
         "for a in ('classical_copy', 'classical_scene'): load_embedder(EmbedderSpec(adapter=a))\n"
         "assert 'torch' not in sys.modules"
     )

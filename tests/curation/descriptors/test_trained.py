@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from curation.descriptors.base import EmbedderSpec, load_embedder
+from curation.descriptors.base import EmbedderSpec
+from curation.descriptors.loading import load_embedder
 from curation.descriptors.trained import central_box
 
 ARCHITECTURE = "vit_tiny_patch16_224"

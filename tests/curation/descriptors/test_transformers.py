@@ -9,8 +9,9 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from curation.descriptors.base import EmbedderSpec, load_embedder
+from curation.descriptors.base import EmbedderSpec
 from curation.descriptors.huggingface import upstream_names
+from curation.descriptors.loading import load_embedder
 from training.config import Architecture
 from training.models.vit import VisionTransformer
 

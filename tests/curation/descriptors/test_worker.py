@@ -6,7 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curation.descriptors.base import EmbedderSpec, load_embedder
+from curation.descriptors.base import EmbedderSpec
+from curation.descriptors.loading import load_embedder
 from curation.descriptors.worker import Effort, Place, embed_batch, embedded
 from tests.curation.descriptors.working import LIMIT, encoded, picture
 

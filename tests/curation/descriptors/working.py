@@ -11,7 +11,8 @@ from PIL import Image
 
 from curation import schema
 from curation.descriptors import plan as plans
-from curation.descriptors.base import EmbedderSpec, load_embedder
+from curation.descriptors.base import EmbedderSpec
+from curation.descriptors.loading import load_embedder
 from curation.descriptors.plan import Plan, Unit
 from curation.fetch.tars import TarWriter
 from curation.images.ids import image_id

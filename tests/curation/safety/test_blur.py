@@ -6,8 +6,9 @@ import pytest
 from PIL import Image
 
 from curation.images.decode import decode
-from curation.safety.base import DetectorSpec, boxes_of, load_detector
+from curation.safety.base import DetectorSpec, boxes_of
 from curation.safety.blur import CELLS, MARGIN, ROUNDS, StillFoundError, blurred, reencoded, until_none_found
+from curation.safety.loading import load_detector
 
 
 @pytest.fixture

@@ -8,8 +8,10 @@ import torch
 from PIL import Image
 
 from conf import ConfigError, digest, load
-from curation.descriptors.base import EmbedderSpec, load_embedder
-from curation.safety.base import BOXED, Detection, DetectorSpec, boxes_of, load_detector
+from curation.descriptors.base import EmbedderSpec
+from curation.descriptors.loading import load_embedder
+from curation.safety.base import BOXED, Detection, DetectorSpec, boxes_of
+from curation.safety.loading import load_detector
 from spark_jobs.config import CurationConfig
 from tests.curation.safety.onnx_files import colour_classifier
 

@@ -4,8 +4,9 @@ import cv2
 import pytest
 
 from conf import load
-from curation.safety.base import FACE, load_detector
+from curation.safety.base import FACE
 from curation.safety.blur import until_none_found
+from curation.safety.loading import load_detector
 from spark_jobs.config import CurationConfig
 from tests.benchmarks.detectors import as_released, found_in, pictures_with_faces
 
