@@ -26,12 +26,14 @@ def read(name: str) -> TrainConfig:
 def test_a_recipe_is_read_and_its_schedules_reach_their_ends(name):
     settings = read(name)
     processes = settings.runtime.processes * settings.runtime.slurm.nodes
+    looked_at = settings.runtime.probe and settings.runtime.probe.size
     for phase in phases(settings.recipe):
         recipe = phase.recipe
         assert recipe.batch_size_global % processes == 0
         with torch.device("meta"):
             model = VisionTransformer(recipe.model)
-        assert model.grid == recipe.crops.global_size // recipe.model.patch_size  # no interpolation in the step
+        # positions are interpolated in no step, unless the pictures that a probe looks at have another size
+        assert model.grid == (looked_at or recipe.crops.global_size) // recipe.model.patch_size
         last = at(recipe, recipe.steps - 1)
         assert last.momentum == pytest.approx(recipe.teacher.momentum[1], abs=1e-4)
         assert last.teacher_temp == recipe.teacher.temp[1]
