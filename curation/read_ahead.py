@@ -10,6 +10,7 @@ from fsspec.implementations.local import LocalFileSystem
 from curation.store import Store, locate
 
 Place = tuple[str, int, int]  # shard, offset and size in bytes
+_Elsewhere = dict[AbstractFileSystem, list[tuple[str, Place]]]  # path and place by file system
 _IMAGES = 64  # asked for at once: enough to hide the distance to an object store
 _BYTES = 16 << 20  # or as many as reach this sum
 
@@ -31,52 +32,46 @@ class ReadAhead:
         self._parts = _parts(places)
         self._left = 0  # images of the present part that are still to be read
         self._held: dict[Place, bytes] = {}
-        self._advised = self._advise()
+        self._next = self._advised()
 
     def __call__(self, shard: str, offset_bytes: int, size_bytes: int) -> bytes:
         """The bytes of the next image; errors as of ``read``."""
         if not self._left:
-            part, self._advised = self._advised, self._advise()
-            self._left, self._held = len(part), self._fetched(part)
+            self._left, elsewhere = self._next
+            self._next, self._held = self._advised(), _fetched(elsewhere)
         self._left -= 1
         place = (shard, offset_bytes, size_bytes)
         data = self._held.pop(place, None)
         return self._read(*place) if data is None else data
 
-    def _advise(self) -> list[Place]:
-        """The part after the present one, of which the kernel knows."""
+    def _advised(self) -> tuple[int, _Elsewhere]:
+        """Images of the next part, of whose local files the kernel knows now; and those that lie elsewhere."""
         part = next(self._parts, [])
-        for filesystem, path, ranges in self._located(part):
-            if isinstance(filesystem, LocalFileSystem) and hasattr(os, "posix_fadvise"):
-                _will_need(path, ranges)
-        return part
-
-    def _fetched(self, part: list[Place]) -> dict[Place, bytes]:
-        """Those of a part that lie elsewhere."""
-        wanted: dict[AbstractFileSystem, list[tuple[str, Place]]] = defaultdict(list)
-        for filesystem, path, ranges in self._located(part):
-            if not isinstance(filesystem, LocalFileSystem):
-                wanted[filesystem] += [(path, place) for place in ranges]
-        held: dict[Place, bytes] = {}
-        for filesystem, listed in wanted.items():
-            paths, places = zip(*listed, strict=True)
-            starts, ends = [place[1] for place in places], [place[1] + place[2] for place in places]
-            found = filesystem.cat_ranges(list(paths), starts, ends, on_error="return")
-            whole = zip(places, found, strict=True)
-            held |= {place: data for place, data in whole if isinstance(data, bytes) and len(data) == place[2]}
-        return held
-
-    def _located(self, part: list[Place]) -> Iterator[tuple[AbstractFileSystem, str, list[Place]]]:
-        """File system, path and images of every shard of a part."""
         of_shard: dict[str, list[Place]] = defaultdict(list)
         for place in part:
             of_shard[place[0]].append(place)
+        elsewhere: _Elsewhere = defaultdict(list)
         for shard, places in of_shard.items():
             try:
                 filesystem, path = locate(self._store.shard_uri(shard, self._sources))
             except ValueError:  # a damaged name
                 continue
-            yield filesystem, path, places
+            if not isinstance(filesystem, LocalFileSystem):
+                elsewhere[filesystem] += [(path, place) for place in places]
+            elif hasattr(os, "posix_fadvise"):
+                _will_need(path, places)
+        return len(part), elsewhere
+
+
+def _fetched(elsewhere: _Elsewhere) -> dict[Place, bytes]:
+    held: dict[Place, bytes] = {}
+    for filesystem, listed in elsewhere.items():
+        paths, places = zip(*listed, strict=True)
+        starts, ends = [place[1] for place in places], [place[1] + place[2] for place in places]
+        found = filesystem.cat_ranges(list(paths), starts, ends, on_error="return")
+        whole = zip(places, found, strict=True)
+        held |= {place: data for place, data in whole if isinstance(data, bytes) and len(data) == place[2]}
+    return held
 
 
 def _parts(places: Iterable[Place]) -> Iterator[list[Place]]:

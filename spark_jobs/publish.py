@@ -30,6 +30,7 @@ from curation.release.shards import Sample
 from curation.store import Run, Store, locate
 from spark_jobs.config import CurationConfig
 from spark_jobs.ledger import ledger_rows
+from spark_jobs.near_exact import place
 from spark_jobs.own_images import with_own_images
 from spark_jobs.sources import base_folder
 from spark_jobs.stage import Context, Stage, main
@@ -178,8 +179,7 @@ def _write_group(
     def samples() -> Iterator[Sample]:
         store = Store(store_uri)
         with store.shard_reader() as read:
-            places = [(row["shard"], row["offset_bytes"], row["size_bytes"]) for row in rows]
-            ahead = ReadAhead(store, read, places)
+            ahead = ReadAhead(store, read, map(place, rows))
             for row in rows:
                 released, found = sample(row, ahead, judge)
                 if released is None:

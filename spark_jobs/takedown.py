@@ -12,9 +12,8 @@ from typing import Any
 
 from conf import entry_point, load
 from curation.links.urls import normalise, normalise_host
-from curation.release.placing import finish_exchange, is_release
-from curation.store import locate
 from curation.takedown.receipt import (
+    Plan,
     read_receipt,
     render,
     request_id,
@@ -53,12 +52,11 @@ def take_down(
         if begun is not None and not dry_run:
             receipt = complete(store, begun)
             write_receipt(store, receipt)
-        if not without_release:
-            _find_release(store, config.release)
         found = resolve(store, asked, config.recipe.dedup.threshold)
         now = datetime.now(UTC).isoformat(timespec="seconds")
         if dry_run:
             plan = planned(store, config.release, "dry-run", now, asked, found)
+            _refuse_to_miss(store, config, plan, without_release)
             return complete(store, plan, dry_run=True)
         known = with_key(store)
         base = request_id(known.key, asked)
@@ -73,6 +71,7 @@ def take_down(
         plan = planned(
             store, config.release, request, now, asked, replace(found, images=tuple(sorted({*found.images, *gone})))
         )
+        _refuse_to_miss(store, config, plan, without_release)
         is_known = all(stone in known.requests for stone, _ in stones_of(known, asked, found.images, found.urls))
         if earlier and is_known and not (plan.release and plan.release["shards"]):
             return earlier[-1]
@@ -82,14 +81,11 @@ def take_down(
         return receipt
 
 
-def _find_release(store: Tables, release: str) -> None:
-    published = store.last_runs().get("publish")
-    filesystem, folder = locate(release)
-    finish_exchange(filesystem, folder)
-    if published is not None and not is_release(filesystem, folder):
+def _refuse_to_miss(store: Tables, config: CurationConfig, plan: Plan, without_release: bool) -> None:
+    if plan.release is None and not without_release and "publish" in store.last_runs():
         raise ValueError(
-            f"release = {release}: no release is there, but {store.uri} has published one; give the release= that it "
-            "was made with, or --without-release where it is gone for good"
+            f"release = {config.release}: no release is there, but {store.uri} has published one; give the release= "
+            "that it was made with, or --without-release where it is gone for good"
         )
 
 

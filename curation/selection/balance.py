@@ -10,9 +10,10 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
-from curation.schema import POOL, RETRIEVALS
+from curation.schema import POOL
 from curation.selection.hash_order import Ids, hash_order, ranked
-from curation.wide import narrow, wide
+from curation.selection.retrieval import candidates
+from curation.wide import wide
 
 
 def allocate(sizes: np.ndarray, target: int, priority: np.ndarray) -> np.ndarray:
@@ -109,14 +110,8 @@ def balanced_sample(centroids: pa.Table, pool: pa.Table, target: int, seed: int)
     pool, clusters = wide(pool.select(["image_id", "similarity"])), pool["cluster"].to_numpy()
     budget = budgets(np.bincount(clusters, minlength=int((levels == 0).sum())), parents, target, seed)
     rows, rank = first_of_each(pool["image_id"], clusters, budget, seed)
-    taken, text = pool.take(pa.array(rows)), pa.large_string()
-    taken = (
-        taken.append_column("collection", pa.repeat(pa.scalar(POOL, text), len(taken)))
-        .append_column("query_id", pa.nulls(len(taken), text))
-        .append_column("rank", pa.array(rank))
-        .append_column("source", pa.repeat(pa.scalar("balanced", text), len(taken)))
-    )
-    return narrow(taken.select(RETRIEVALS.schema.names), RETRIEVALS.schema)
+    taken = pool.take(pa.array(rows))
+    return candidates(POOL, taken["image_id"], rank, taken["similarity"], "balanced")
 
 
 def _priority(level: int, num: int, seed: int) -> np.ndarray:

@@ -84,9 +84,9 @@ def select(
         ValueError: a candidate is not in the pool, a source is unknown, or a pool image is listed twice.
     """
     log, pool = wide(log), _by_id(wide(pool.select(["image_id", "cluster"])))
-    _check(log, pool)
-    names = sorted(pc.unique(log["collection"]).to_pylist())
-    image = pc.index_in(log["image_id"], pool["image_id"]).to_numpy()
+    found = pc.index_in(log["image_id"], pool["image_id"])
+    _check(log, pool, found)
+    names, image = sorted(pc.unique(log["collection"]).to_pylist()), found.to_numpy()
     collection = pc.index_in(log["collection"], pa.array(names, pa.string())).to_numpy()
     order, owner = _order(log, image, collection, seed), _owners(log, pool, image, collection)
     each, total = (
@@ -179,13 +179,13 @@ def _by_id(pool: pa.Table) -> pa.Table:
     return (pool if ascends else pool.sort_by("image_id")).combine_chunks()
 
 
-def _check(log: pa.Table, pool: pa.Table) -> None:
+def _check(log: pa.Table, pool: pa.Table, found: pa.ChunkedArray) -> None:
     ids = pool["image_id"]
     if pc.any(pc.equal(ids[:-1], ids[1:])).as_py():  # they ascend
         raise ValueError("an image is listed twice in the pool; every image belongs to one cluster")
     unknown = set(pc.unique(log["source"]).to_pylist()) - set(_SOURCE_ORDER)
     if unknown:
         raise ValueError(f"retrieval source {sorted(unknown)} is unknown; the sources are {', '.join(_SOURCE_ORDER)}")
-    strangers = log.filter(pc.invert(pc.is_in(log["image_id"], pool["image_id"].combine_chunks())))
-    if len(strangers):
+    if found.null_count:
+        strangers = log.filter(pc.is_null(found))
         raise ValueError(f"candidate {strangers['image_id'][0]} is not in the pool; run the retrieve stage again")

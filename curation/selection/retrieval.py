@@ -67,7 +67,8 @@ def cluster_based(
     member = np.isin(image_clusters, drawn_from(query_clusters, min_queries))
     ids = as_arrow(image_ids).filter(pa.array(member)).cast(pa.large_string())
     order, rank = ranked(ids, image_clusters[member], seed, collection)
-    return _log(collection, ids.take(pa.array(order)), rank, np.asarray(similarities)[member][order], "cluster")
+    similarity = pa.array(np.asarray(similarities)[member][order], pa.float32())
+    return candidates(collection, ids.take(pa.array(order)), rank, similarity, "cluster")
 
 
 def drawn_from(query_clusters: np.ndarray, min_queries: int) -> np.ndarray:
@@ -79,17 +80,18 @@ def drawn_from(query_clusters: np.ndarray, min_queries: int) -> np.ndarray:
 def everything(collection: str, image_ids: Ids, source: str = "all") -> pa.Table:
     """All images as candidates of the first rank: of the pool, or of a set that is taken ``as_is``."""
     ids = as_arrow(image_ids)
-    return _log(collection, ids, np.ones(len(ids)), None, source)
+    return candidates(collection, ids, np.ones(len(ids)), pa.nulls(len(ids), pa.float32()), source)
 
 
-def _log(collection: str, ids: pa.Array, rank: np.ndarray, similarity: np.ndarray | None, source: str) -> pa.Table:
+def candidates(collection: str, ids: pa.Array, rank: np.ndarray, similarity: pa.Array, source: str) -> pa.Table:
+    """Rows as in ``curation.schema.RETRIEVALS`` of images that no single query brings: [n] ids, ranks, similarities."""
     num, text = len(ids), pa.large_string()
     columns = {
         "collection": pa.repeat(pa.scalar(collection, text), num),
         "query_id": pa.nulls(num, text),
         "image_id": ids,
         "rank": pa.array(rank.astype(np.int32)),
-        "similarity": pa.nulls(num, pa.float32()) if similarity is None else pa.array(similarity, pa.float32()),
+        "similarity": similarity,
         "source": pa.repeat(pa.scalar(source, text), num),
     }
     return narrow(pa.table(columns), RETRIEVALS.schema)

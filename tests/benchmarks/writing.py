@@ -33,6 +33,7 @@ from curation.release.blurring import Lookout, LookoutSpec
 from curation.release.making import make_shard
 from curation.release.samples import sample
 from curation.store import Store
+from spark_jobs.near_exact import place
 from tests.benchmarks import harness
 
 _NOBODY = Lookout(LookoutSpec(detectors={}, records={}, labels=[]))
@@ -95,7 +96,7 @@ def write_group(store: str, release: str, name: str, rows: list[dict[str, Any]],
     """One task of publish: read, check, write, hash. Returns the shard's SHA-256."""
     of = Store(store)
     with of.shard_reader() as read:
-        ahead = ReadAhead(of, read, [(row["shard"], row["offset_bytes"], row["size_bytes"]) for row in rows])
+        ahead = ReadAhead(of, read, map(place, rows))
         made = make_shard(release, name, (released(row, ahead) for row in rows))
     if sync:
         with Path(release, name).open("rb") as file:
